@@ -1,0 +1,468 @@
+<?xml version="1.0" encoding="utf-8"?>
+<!DOCTYPE TS>
+<TS version="2.1" language="ko_KR">
+<context>
+    <name>Chart</name>
+    <message>
+        <source>O</source>
+        <translation>시</translation>
+    </message>
+    <message>
+        <source>H</source>
+        <translation>고</translation>
+    </message>
+    <message>
+        <source>L</source>
+        <translation>저</translation>
+    </message>
+    <message>
+        <source>C</source>
+        <translation>종</translation>
+    </message>
+    <message>
+        <source>Vol</source>
+        <translation>거래량</translation>
+    </message>
+    <message>
+        <source>SIMULATED</source>
+        <translation>모의 · SIMULATED</translation>
+    </message>
+    <message>
+        <source>◌ Loading history…</source>
+        <translation>◌ 과거 캔들을 불러오는 중…</translation>
+    </message>
+    <message>
+        <source>History could not be loaded</source>
+        <translation>과거 캔들을 불러오지 못했습니다</translation>
+    </message>
+    <message>
+        <source>This chart is full: choose a longer timeframe</source>
+        <translation>차트가 가득 찼습니다. 더 긴 주기를 고르세요</translation>
+    </message>
+    <message>
+        <source>Start of history</source>
+        <translation>첫 캔들입니다</translation>
+    </message>
+    <message>
+        <source>Loading candles…</source>
+        <translation>캔들을 불러오는 중…</translation>
+    </message>
+    <message>
+        <source>The candles could not be loaded</source>
+        <translation>캔들을 불러오지 못했습니다</translation>
+    </message>
+    <message>
+        <source>No candles: nothing was traded here yet</source>
+        <translation>캔들 없음: 아직 체결된 적이 없습니다</translation>
+    </message>
+</context>
+<context>
+    <name>Desktop</name>
+    <message>
+        <source>Trying to reach Upbit…</source>
+        <translation>업비트에 연결해 보는 중…</translation>
+    </message>
+    <message>
+        <source>Upbit cannot be reached: this is what was stored before. For a simulated market start: {0}</source>
+        <translation>업비트에 연결할 수 없어 저장된 시세를 보여 줍니다. 모의 거래소로 시작하려면: {0}</translation>
+    </message>
+    <message>
+        <source>Upbit cannot be reached: a simulator was started instead.</source>
+        <translation>업비트에 연결할 수 없어 모의 거래소를 시작했습니다.</translation>
+    </message>
+</context>
+<context>
+    <name>MainWindow</name>
+    <message>
+        <source>Closing…</source>
+        <translation>종료 중…</translation>
+    </message>
+    <message>
+        <source>SIMULATED — these prices come from a simulator, not from the exchange</source>
+        <translation>모의 · SIMULATED — 실제 시세가 아닙니다. 모의 거래소가 만든 가격입니다</translation>
+    </message>
+    <message>
+        <source>Markets (KRW)</source>
+        <translation>마켓 (원화)</translation>
+    </message>
+    <message>
+        <source>Trades</source>
+        <translation>체결</translation>
+    </message>
+    <message>
+        <source>Monitor</source>
+        <translation>모니터</translation>
+    </message>
+    <message>
+        <source>{0}m</source>
+        <comment>minutes</comment>
+        <translation>{0}분</translation>
+    </message>
+    <message>
+        <source>{0}h</source>
+        <comment>hours</comment>
+        <translation>{0}시간</translation>
+    </message>
+    <message>
+        <source>{0}D</source>
+        <comment>days</comment>
+        <translation>{0}일</translation>
+    </message>
+</context>
+<context>
+    <name>MarketList</name>
+    <message>
+        <source>Filter: name, code, initials</source>
+        <translation>검색: 이름, 코드, 초성</translation>
+    </message>
+</context>
+<context>
+    <name>MarketTable</name>
+    <message>
+        <source>Market</source>
+        <translation>종목</translation>
+    </message>
+    <message>
+        <source>Price</source>
+        <translation>현재가</translation>
+    </message>
+    <message>
+        <source>Change</source>
+        <translation>전일대비</translation>
+    </message>
+    <message>
+        <source>Value</source>
+        <translation>거래대금</translation>
+    </message>
+    <message>
+        <source>Name and code of the market</source>
+        <translation>한글명과 코드</translation>
+    </message>
+    <message>
+        <source>Price of the last trade</source>
+        <translation>마지막 체결가</translation>
+    </message>
+    <message>
+        <source>Against the last price before 09:00 Korean time today</source>
+        <translation>오늘 09:00(KST) 직전 가격 대비</translation>
+    </message>
+    <message>
+        <source>Value of all trades of the last 24 hours</source>
+        <translation>최근 24시간 누적 거래대금</translation>
+    </message>
+</context>
+<context>
+    <name>MessageBar</name>
+    <message>
+        <source>Dismiss</source>
+        <translation>닫기</translation>
+    </message>
+</context>
+<context>
+    <name>MonitorPanel</name>
+    <message>
+        <source>Latency (ms, 5 min)</source>
+        <translation>응답 시간 (ms, 최근 5분)</translation>
+    </message>
+    <message>
+        <source>Load</source>
+        <translation>부하</translation>
+    </message>
+    <message>
+        <source>Last 5 minutes (KST)</source>
+        <translation>최근 5분 (KST)</translation>
+    </message>
+    <message>
+        <source>Cache</source>
+        <translation>캐시</translation>
+    </message>
+    <message>
+        <source>Layers</source>
+        <translation>계층</translation>
+    </message>
+    <message>
+        <source>Source of the data</source>
+        <translation>데이터 출처</translation>
+    </message>
+    <message>
+        <source>Show plots</source>
+        <translation>그래프 보기</translation>
+    </message>
+    <message>
+        <source>Priority</source>
+        <translation>우선순위</translation>
+    </message>
+    <message>
+        <source>Count</source>
+        <translation>건수</translation>
+    </message>
+    <message>
+        <source>Put off now</source>
+        <translation>미루는 작업</translation>
+    </message>
+    <message>
+        <source>Loop lag p95</source>
+        <translation>루프 지연 p95</translation>
+    </message>
+    <message>
+        <source>Frame p95</source>
+        <translation>화면 그리기 p95</translation>
+    </message>
+    <message>
+        <source>Lag (ms)</source>
+        <translation>지연 (ms)</translation>
+    </message>
+    <message>
+        <source>Hit rate</source>
+        <translation>적중률</translation>
+    </message>
+    <message>
+        <source>Answered</source>
+        <translation>응답한 요청</translation>
+    </message>
+    <message>
+        <source>Sent to exchange</source>
+        <translation>거래소로 보낸 요청</translation>
+    </message>
+    <message>
+        <source>Errors</source>
+        <translation>오류</translation>
+    </message>
+    <message>
+        <source>Connection</source>
+        <translation>연결</translation>
+    </message>
+    <message>
+        <source>Origin</source>
+        <translation>출처</translation>
+    </message>
+    <message>
+        <source>Last load</source>
+        <translation>최근 불러오기</translation>
+    </message>
+    <message>
+        <source>Clock offset</source>
+        <translation>거래소 시각차</translation>
+    </message>
+    <message>
+        <source>4 API</source>
+        <translation>4 API</translation>
+    </message>
+    <message>
+        <source>3 Coordinator</source>
+        <translation>3 조정</translation>
+    </message>
+    <message>
+        <source>2 Storage</source>
+        <translation>2 저장</translation>
+    </message>
+    <message>
+        <source>1 Routing</source>
+        <translation>1 통신</translation>
+    </message>
+    <message>
+        <source>live</source>
+        <translation>실시간</translation>
+    </message>
+    <message>
+        <source>connecting</source>
+        <translation>연결 중</translation>
+    </message>
+    <message>
+        <source>offline</source>
+        <translation>오프라인</translation>
+    </message>
+    <message>
+        <source>SIMULATED</source>
+        <translation>모의 · SIMULATED</translation>
+    </message>
+    <message>
+        <source>memory</source>
+        <translation>메모리</translation>
+    </message>
+    <message>
+        <source>disk</source>
+        <translation>디스크</translation>
+    </message>
+    <message>
+        <source>{0} candles, {1}, {2} ms</source>
+        <translation>캔들 {0}개, {1}, {2} ms</translation>
+    </message>
+    <message>
+        <source>too few samples to trust the figure</source>
+        <translation>표본 부족</translation>
+    </message>
+    <message>
+        <source>all but CRITICAL</source>
+        <translation>CRITICAL 외 전부</translation>
+    </message>
+    <message>
+        <source>nothing</source>
+        <translation>없음</translation>
+    </message>
+    <message>
+        <source>healthy</source>
+        <translation>정상</translation>
+    </message>
+    <message>
+        <source>degraded</source>
+        <translation>저하</translation>
+    </message>
+    <message>
+        <source>down</source>
+        <translation>중단</translation>
+    </message>
+    <message>
+        <source>starting</source>
+        <translation>시작 중</translation>
+    </message>
+</context>
+<context>
+    <name>QuoteHeader</name>
+    <message>
+        <source>High</source>
+        <translation>고가</translation>
+    </message>
+    <message>
+        <source>Low</source>
+        <translation>저가</translation>
+    </message>
+    <message>
+        <source>Ask</source>
+        <translation>매도</translation>
+    </message>
+    <message>
+        <source>Bid</source>
+        <translation>매수</translation>
+    </message>
+    <message>
+        <source>Value (24 h)</source>
+        <translation>거래대금(24h)</translation>
+    </message>
+    <message>
+        <source>Volume (24 h)</source>
+        <translation>거래량(24h)</translation>
+    </message>
+    <message>
+        <source>Choose a market (/ or any letter)</source>
+        <translation>종목 선택 (/ 또는 글자 입력)</translation>
+    </message>
+    <message>
+        <source>Against the last price before 09:00 Korean time today</source>
+        <translation>오늘 09:00(KST) 직전 가격 대비</translation>
+    </message>
+    <message>
+        <source>Starting</source>
+        <translation>시작 중</translation>
+    </message>
+    <message>
+        <source>Live</source>
+        <translation>실시간</translation>
+    </message>
+    <message>
+        <source>Connecting</source>
+        <translation>연결 중</translation>
+    </message>
+    <message>
+        <source>Offline</source>
+        <translation>오프라인</translation>
+    </message>
+    <message>
+        <source>memory</source>
+        <translation>메모리</translation>
+    </message>
+    <message>
+        <source>disk</source>
+        <translation>디스크</translation>
+    </message>
+    <message>
+        <source>{0} s ago</source>
+        <translation>{0}초 전</translation>
+    </message>
+</context>
+<context>
+    <name>Sentences</name>
+    <message>
+        <source>There is no market {0}. Closest: {1}.</source>
+        <translation>{0}은(는) 없는 종목입니다. 비슷한 종목: {1}.</translation>
+    </message>
+    <message>
+        <source>There is no market {0}. Choose one from the list.</source>
+        <translation>{0}은(는) 없는 종목입니다. 목록에서 고르세요.</translation>
+    </message>
+    <message>
+        <source>Only stored candles of {0} are shown; the rest could not be loaded</source>
+        <translation>{0}의 저장된 캔들만 보여 줍니다. 나머지는 불러오지 못했습니다</translation>
+    </message>
+    <message>
+        <source>Something unexpected happened; the log says more</source>
+        <translation>예상하지 못한 오류입니다. 자세한 내용은 로그에 있습니다</translation>
+    </message>
+    <message>
+        <source>This cannot be asked for</source>
+        <translation>요청할 수 없는 값입니다</translation>
+    </message>
+    <message>
+        <source>The exchange did not answer in time; try again</source>
+        <translation>거래소가 제때 응답하지 않았습니다. 다시 시도하세요</translation>
+    </message>
+    <message>
+        <source>The exchange allows no more requests; wait a little</source>
+        <translation>거래소의 요청 한도를 넘었습니다. 잠시 기다리세요</translation>
+    </message>
+    <message>
+        <source>The exchange cannot be reached; check the network</source>
+        <translation>거래소에 연결할 수 없습니다. 네트워크를 확인하세요</translation>
+    </message>
+    <message>
+        <source>The exchange&apos;s answer was not understood</source>
+        <translation>거래소의 응답을 이해하지 못했습니다</translation>
+    </message>
+    <message>
+        <source>The data folder holds data of another exchange; use --data-dir</source>
+        <translation>데이터 폴더에 다른 거래소의 데이터가 있습니다. --data-dir로 다른 폴더를 지정하세요</translation>
+    </message>
+    <message>
+        <source>The data folder cannot be used; check space and rights, or --data-dir</source>
+        <translation>데이터 폴더를 쓸 수 없습니다. 남은 공간과 권한을 확인하거나 --data-dir을 지정하세요</translation>
+    </message>
+    <message>
+        <source>The stored data are damaged; move the data folder away and restart</source>
+        <translation>저장된 데이터가 손상되었습니다. 데이터 폴더를 옮기고 다시 시작하세요</translation>
+    </message>
+    <message>
+        <source>The program is overloaded; try again in a moment</source>
+        <translation>프로그램이 과부하 상태입니다. 잠시 후 다시 시도하세요</translation>
+    </message>
+    <message>
+        <source>Something went wrong</source>
+        <translation>문제가 생겼습니다</translation>
+    </message>
+</context>
+<context>
+    <name>SymbolPalette</name>
+    <message>
+        <source>Name, code or initials, e.g. btc or ㅂㅌㅋ</source>
+        <translation>이름, 코드 또는 초성 (예: btc, ㅂㅌㅋ)</translation>
+    </message>
+</context>
+<context>
+    <name>TapeModel</name>
+    <message>
+        <source>Time (KST)</source>
+        <translation>시각 (KST)</translation>
+    </message>
+    <message>
+        <source>Price</source>
+        <translation>현재가</translation>
+    </message>
+    <message>
+        <source>Volume</source>
+        <translation>체결량</translation>
+    </message>
+    <message>
+        <source>▲ a buyer took it, ▼ a seller did</source>
+        <translation>▲ 매수 체결, ▼ 매도 체결</translation>
+    </message>
+</context>
+</TS>

@@ -1,0 +1,146 @@
+"""Settings: defaults, the environment, what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from upbit_backbone.config import BackboneConfig, default_data_dir
+from upbit_backbone.errors import InvalidRequestError
+
+REST, WS = "http://127.0.0.1:8080/v1", "ws://127.0.0.1:8080/websocket/v1"
+
+
+def test_the_defaults_reach_upbit_and_work_as_they_are() -> None:
+    config = BackboneConfig.from_environment({})
+    assert config == BackboneConfig()
+    assert (config.exchange, config.rest_url, config.ws_url) == ("upbit", None, None)
+    assert config.identity == "upbit"
+    assert config.data_dir == default_data_dir()
+    assert config.critical_reserve == 2
+    assert config.simulator_seed == 1
+    assert config.max_concurrent_requests == 100
+    assert config.memory_limit_mb == 1024
+
+
+def test_settings_do_not_change() -> None:
+    config = BackboneConfig()
+    with pytest.raises(FrozenInstanceError):
+        config.exchange = "simulator"  # type: ignore[misc]
+    assert replace(config, exchange="simulator").exchange == "simulator"
+
+
+def test_each_setting_can_be_given_in_the_environment() -> None:
+    assert BackboneConfig.from_environment(
+        {
+            "UPBIT_BACKBONE_EXCHANGE": "upbit",
+            "UPBIT_BACKBONE_REST_URL": REST,
+            "UPBIT_BACKBONE_WS_URL": WS,
+            "UPBIT_BACKBONE_DATA_DIR": "/data/here",
+            "UPBIT_BACKBONE_CRITICAL_RESERVE": "0",
+            "UPBIT_BACKBONE_SIMULATOR_SEED": "7",
+            "UPBIT_BACKBONE_MAX_CONCURRENT_REQUESTS": "1",
+            "UPBIT_BACKBONE_MEMORY_LIMIT_MB": "16",
+            "UPBIT_BACKBONE_OF_NO_MEANING": "ignored",
+            "EXCHANGE": "not ours",
+        }
+    ) == BackboneConfig(
+        rest_url=REST,
+        ws_url=WS,
+        data_dir=Path("/data/here"),
+        critical_reserve=0,
+        simulator_seed=7,
+        max_concurrent_requests=1,
+        memory_limit_mb=16,
+    )
+
+
+def test_the_process_s_own_environment_is_the_one_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UPBIT_BACKBONE_EXCHANGE", "simulator")
+    monkeypatch.setenv("UPBIT_BACKBONE_SIMULATOR_SEED", "42")
+    assert BackboneConfig.from_environment().identity == "simulator-42"
+
+
+def test_an_empty_variable_is_none_at_all() -> None:
+    assert (
+        BackboneConfig.from_environment(
+            {"UPBIT_BACKBONE_REST_URL": "", "UPBIT_BACKBONE_SIMULATOR_SEED": ""}
+        )
+        == BackboneConfig()
+    )
+
+
+def test_the_data_folder_may_begin_at_home() -> None:
+    config = BackboneConfig.from_environment({"UPBIT_BACKBONE_DATA_DIR": "~/candles"})
+    assert config.data_dir == Path.home() / "candles"
+
+
+@pytest.mark.parametrize("name", ["CRITICAL_RESERVE", "SIMULATOR_SEED", "MEMORY_LIMIT_MB"])
+@pytest.mark.parametrize("text", ["many", "1.5", "1k"])
+def test_a_number_that_cannot_be_read_names_its_variable(name: str, text: str) -> None:
+    variable = f"UPBIT_BACKBONE_{name}"
+    with pytest.raises(
+        InvalidRequestError, match=f"{variable} must be a whole number, was {text!r}"
+    ):
+        BackboneConfig.from_environment({variable: text})
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"exchange": "binance"}, "'upbit' or 'simulator', was 'binance'"),
+        ({"exchange": "auto"}, "was 'auto'"),
+        ({"rest_url": REST}, "belong together"),
+        ({"ws_url": WS}, "belong together"),
+        ({"rest_url": "127.0.0.1:8080", "ws_url": WS}, "rest_url must be an address"),
+        ({"rest_url": "ftp://host/v1", "ws_url": WS}, "rest_url must be an address"),
+        ({"rest_url": "http:///v1", "ws_url": WS}, "rest_url must be an address"),
+        ({"rest_url": "http://host:99999/v1", "ws_url": WS}, "rest_url must be an address"),
+        ({"rest_url": "http://host:0/v1", "ws_url": WS}, "rest_url must be an address"),
+        ({"rest_url": "http://[::1/v1", "ws_url": WS}, "rest_url must be an address"),
+        ({"rest_url": REST, "ws_url": REST}, "ws_url must be an address such as 'ws://"),
+        ({"exchange": "simulator", "rest_url": REST, "ws_url": WS}, "takes no address"),
+        ({"critical_reserve": -1}, r"critical_reserve must be 0\.\.9, was -1"),
+        ({"critical_reserve": 10}, r"critical_reserve must be 0\.\.9, was 10"),
+        ({"max_concurrent_requests": 0}, r"max_concurrent_requests must be 1\.\."),
+        ({"memory_limit_mb": 15}, r"memory_limit_mb must be 16\.\."),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused_at_once(
+    given: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InvalidRequestError, match=words):
+        BackboneConfig(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "identity"),
+    [
+        ({}, "upbit"),
+        ({"exchange": "simulator"}, "simulator-1"),
+        ({"exchange": "simulator", "simulator_seed": 12}, "simulator-12"),
+        ({"rest_url": REST, "ws_url": WS}, "127.0.0.1_8080"),
+        ({"rest_url": "http://simulator:1/v1", "ws_url": WS}, "simulator_1"),
+        ({"rest_url": "http://LOCALHOST/v1", "ws_url": WS}, "localhost_80"),
+        ({"rest_url": "https://sg-api.upbit.com/v1", "ws_url": WS}, "sg-api.upbit.com_443"),
+        ({"rest_url": "http://[::1]:8080/v1", "ws_url": WS}, "__1_8080"),
+    ],
+)
+def test_each_origin_of_data_has_a_name_of_its_own(given: dict[str, Any], identity: str) -> None:
+    assert BackboneConfig(**given).identity == identity
+
+
+def test_the_name_of_an_origin_is_a_folder_on_any_system() -> None:
+    config = BackboneConfig(rest_url="http://a_b%zone.example:81/v1", ws_url=WS)
+    assert set(config.identity) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-_")
+
+
+def test_two_addresses_of_one_host_have_two_folders() -> None:
+    other = REST.replace("8080", "8081")
+    assert (
+        BackboneConfig(rest_url=REST, ws_url=WS).identity
+        != BackboneConfig(rest_url=other, ws_url=WS).identity
+    )

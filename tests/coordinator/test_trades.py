@@ -1,0 +1,245 @@
+"""Trades of a range or a number of them: pages by cursor, a UTC day at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.coordinator.fake_store import NoChance
+from tests.manual_clock import AUTUMN_2025_MS, ManualClock
+from upbit_backbone.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, utc_datetime
+from upbit_backbone.coordinator.coordinator import Coordinator
+from upbit_backbone.errors import DataUnavailableError, ProtocolError, TransportError
+from upbit_backbone.models import Trade
+from upbit_backbone.protocol import (
+    MAX_PAGE_TRADES,
+    BackboneMetadata,
+    BackboneRequest,
+    BackboneResponse,
+    DataType,
+    Priority,
+)
+
+TODAY = AUTUMN_2025_MS
+NOW = TODAY + 10 * HOUR_MS
+
+
+def trade(number: int, at_ms: int) -> Trade:
+    moment = utc_datetime(at_ms)
+    return Trade("KRW-BTC", 1.0, 2.0, "BUY", number, False, moment, moment, "rest", False)
+
+
+class FakeTrades:
+    """Answers pages of trades as the exchange does, with its time of day and its days ago."""
+
+    def __init__(self, clock: ManualClock, stamps: Iterable[int]) -> None:
+        self.clock = clock
+        self.stamps = sorted(stamps)
+        self.requests: list[BackboneRequest] = []
+        self.at_once = self.most_at_once = 0
+        self.before_answer: Callable[[BackboneRequest], Awaitable[None]] | None = None
+        self.ignores_cursor = False
+
+    def peek(self, *_: object) -> None: ...
+    def subscribe(self, request: BackboneRequest) -> Any: ...
+    async def markets(self) -> Any: ...
+
+    async def fetch(self, request: BackboneRequest) -> BackboneResponse:
+        self.requests.append(request)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        try:
+            await asyncio.sleep(0)
+            if self.before_answer is not None:
+                await self.before_answer(request)
+        finally:
+            self.at_once -= 1
+        now_ms = self.clock.now_ms()
+        days_ago = request.days_ago or 0
+        assert 0 <= days_ago <= 7
+        assert request.count is not None
+        assert 1 <= request.count <= MAX_PAGE_TRADES
+        day_ms = (now_ms // DAY_MS - days_ago) * DAY_MS
+        upper_ms = min(day_ms + DAY_MS, now_ms + 1)
+        if request.end_ms is not None:
+            # The wire carries a time of day in whole seconds.
+            upper_ms = min(upper_ms, day_ms + request.end_ms // SECOND_MS * SECOND_MS % DAY_MS)
+        older = len(self.stamps) if request.cursor is None else request.cursor
+        if self.ignores_cursor:
+            older = len(self.stamps)
+        found = [
+            (number, at)
+            for number, at in enumerate(self.stamps)
+            if day_ms <= at < upper_ms and number < older
+        ]
+        page = tuple(trade(*item) for item in found[-request.count :][::-1])
+        metadata = BackboneMetadata("layer_1", False, 0.0, len(page), request.priority)
+        return BackboneResponse(True, page, metadata, None, request.request_id)
+
+
+def asked(
+    start_ms: int | None,
+    end_ms: int | None,
+    count: int | None,
+    priority: Priority = Priority.NORMAL,
+) -> BackboneRequest:
+    return BackboneRequest(
+        DataType.TRADE,
+        ("KRW-BTC",),
+        start_time=None if start_ms is None else utc_datetime(start_ms),
+        end_time=None if end_ms is None else utc_datetime(end_ms),
+        count=count,
+        priority=priority,
+    )
+
+
+async def stamps_of(source: FakeTrades, *question: int | None) -> list[int]:
+    coordinator = Coordinator(source, clock=source.clock, rng=NoChance())
+    async with asyncio.timeout(10):
+        response = await coordinator.fetch(asked(*question))  # type: ignore[arg-type]
+    assert response.success
+    ids = [one.sequential_id for one in response.data]
+    assert len(set(ids)) == len(ids)
+    assert response.metadata.data_count == len(ids)
+    return [round(one.exchange_time.timestamp() * 1_000) for one in response.data]
+
+
+def expected(
+    source: FakeTrades, start_ms: int | None, end_ms: int | None, count: int | None
+) -> list[int]:
+    oldest_ms = TODAY - 7 * DAY_MS
+    found = [
+        at
+        for at in source.stamps
+        if max(start_ms or 0, oldest_ms) <= at < min(end_ms or NOW + 1, NOW + 1)
+    ]
+    if count is not None:
+        found = found[:count] if start_ms is not None else found[-count:]
+    return found
+
+
+# Three days, dense enough for several pages a day, with quiet days in between.
+STAMPS = [
+    *range(TODAY - 6 * DAY_MS, TODAY - 6 * DAY_MS + 700 * 1_500, 1_500),
+    *range(TODAY - 2 * DAY_MS + 5, TODAY - 2 * DAY_MS + 1_300 * MINUTE_MS, MINUTE_MS),
+    *range(TODAY - 40 * SECOND_MS, TODAY + 40 * SECOND_MS, 100),
+    *range(NOW - 90 * SECOND_MS, NOW + 10 * SECOND_MS, 250),
+]
+MOMENTS = st.one_of(
+    st.sampled_from(STAMPS),
+    st.sampled_from(STAMPS).map(lambda at: at + 1),
+    st.integers(-7, 0).map(lambda days: TODAY + days * DAY_MS),
+    st.integers(TODAY - 7 * DAY_MS, NOW),
+)
+
+
+@settings(max_examples=150)
+@given(
+    question=st.one_of(
+        st.tuples(MOMENTS, st.none() | MOMENTS, st.none()),
+        st.tuples(st.none(), st.none() | MOMENTS, st.integers(1, 1_500)),
+        st.tuples(MOMENTS, st.none(), st.integers(1, 1_500)),
+    )
+)
+async def test_trades_of_any_question_are_what_happened_each_once_ascending(
+    question: tuple[int | None, int | None, int | None],
+) -> None:
+    start_ms, end_ms, count = question
+    if start_ms is not None and end_ms is not None:
+        start_ms, end_ms = min(start_ms, end_ms), max(start_ms, end_ms) + 1
+    if start_ms is None and end_ms is not None:
+        end_ms = max(end_ms, TODAY - 7 * DAY_MS + 1)
+    if start_ms is not None:
+        start_ms = min(start_ms, NOW)
+    source = FakeTrades(ManualClock(NOW), STAMPS)
+    found = await stamps_of(source, start_ms, end_ms, count)
+    assert found == expected(source, start_ms, end_ms, count)
+
+
+async def test_the_first_trades_from_a_start_are_not_the_newest_ones() -> None:
+    source = FakeTrades(ManualClock(NOW), STAMPS)
+    assert await stamps_of(source, TODAY - DAY_MS, None, 3) == [
+        TODAY - 40 * SECOND_MS,
+        TODAY - 40 * SECOND_MS + 100,
+        TODAY - 40 * SECOND_MS + 200,
+    ]
+
+
+async def test_an_end_at_midnight_is_the_end_of_the_day_before() -> None:
+    source = FakeTrades(ManualClock(NOW), STAMPS)
+    assert await stamps_of(source, None, TODAY, 2) == [TODAY - 200, TODAY - 100]
+
+
+async def test_an_end_within_a_second_keeps_the_trades_of_that_second() -> None:
+    source = FakeTrades(ManualClock(NOW), STAMPS)
+    end_ms = NOW - 30 * SECOND_MS + 600
+    assert await stamps_of(source, None, end_ms, 3) == [end_ms - 600, end_ms - 350, end_ms - 100]
+
+
+async def test_midnight_may_pass_while_pages_are_read() -> None:
+    clock = ManualClock(TODAY + DAY_MS - 100)
+    stamps = [*range(TODAY - DAY_MS, TODAY + DAY_MS, MINUTE_MS)]
+    source = FakeTrades(clock, stamps)
+
+    async def pass_midnight(_: BackboneRequest) -> None:
+        if len(source.requests) == 2:
+            clock.advance(1)
+
+    source.before_answer = pass_midnight
+    start_ms = TODAY - 12 * HOUR_MS
+    assert await stamps_of(source, start_ms, None, None) == [at for at in stamps if at >= start_ms]
+
+
+@pytest.mark.parametrize(
+    ("start_ms", "end_ms"),
+    [(TODAY - 7 * DAY_MS - 1, None), (None, TODAY - 7 * DAY_MS), (None, TODAY - 30 * DAY_MS)],
+)
+async def test_what_the_exchange_no_longer_keeps_is_told(
+    start_ms: int | None, end_ms: int | None
+) -> None:
+    source = FakeTrades(ManualClock(NOW), STAMPS)
+    with pytest.raises(DataUnavailableError, match="keeps 7 days"):
+        await stamps_of(source, start_ms, end_ms, None if start_ms else 10)
+    assert source.requests == []
+
+
+async def test_a_page_that_fails_leaves_what_was_found_and_names_the_rest() -> None:
+    source = FakeTrades(ManualClock(NOW), STAMPS)
+
+    async def fail(request: BackboneRequest) -> None:
+        if request.days_ago:
+            raise TransportError("cut off")
+
+    source.before_answer = fail
+    coordinator = Coordinator(source, clock=source.clock, rng=NoChance())
+    response = await coordinator.fetch(asked(TODAY - HOUR_MS, None, None))
+    assert not response.success
+    assert isinstance(response.error, TransportError)
+    assert len(response.data) == len(expected(source, TODAY, None, None))
+    (span,) = response.metadata.missing
+    assert span.start == utc_datetime(TODAY - HOUR_MS)
+    assert span.end == utc_datetime(TODAY + 1)
+    with pytest.raises(TransportError) as caught:
+        await coordinator.fetch(asked(TODAY - HOUR_MS, TODAY, None))
+    assert caught.value.missing[0].end == utc_datetime(TODAY)
+
+
+async def test_an_exchange_that_repeats_a_page_does_not_hold_us_for_ever() -> None:
+    source = FakeTrades(ManualClock(NOW), STAMPS)
+    source.ignores_cursor = True
+    with pytest.raises(ProtocolError, match="same page"):
+        await stamps_of(source, TODAY - 2 * DAY_MS, None, None)
+
+
+async def test_low_callers_share_one_page_in_flight_with_those_for_candles() -> None:
+    source = FakeTrades(ManualClock(NOW), STAMPS)
+    coordinator = Coordinator(source, clock=source.clock, rng=NoChance())
+    await asyncio.gather(
+        *(coordinator.fetch(asked(TODAY - 3 * DAY_MS, None, None, Priority.LOW)) for _ in range(3))
+    )
+    assert source.most_at_once == 1

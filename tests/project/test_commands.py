@@ -1,0 +1,87 @@
+"""README, `.ci/run` and the preflight give a person the same commands."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.project.source_rules import REPOSITORY
+from ui.preflight import APT_LINE
+
+CI_RUN = REPOSITORY / ".ci" / "run"
+COMMANDS = [
+    APT_LINE,
+    "pip install uv && uv run run_desktop_ui.py",
+    "pip install uv && uv run pytest",
+    "python3 -m venv .venv && .venv/bin/pip install uv && .venv/bin/uv run run_desktop_ui.py",
+    "python3 -m venv .venv && .venv/bin/pip install uv && .venv/bin/uv run pytest",
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_readme_has_the_command_on_a_line_of_its_own(command: str) -> None:
+    assert command in (REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()
+
+
+def test_the_commands_stand_in_the_order_of_their_use() -> None:
+    lines = (REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()
+    assert lines.index(APT_LINE) < lines.index(COMMANDS[1]) < lines.index(COMMANDS[2])
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """The few files that `.ci/run` reads, and programs that only say how they were called."""
+    for name in (".ci/run", "README.md", "ui/__init__.py", "ui/preflight.py"):
+        target = tmp_path / "clone" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / name, target)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("pip", "uv", "apt-get", "sudo"):
+        program = programs / name
+        program.write_text(f'#!/bin/sh\necho "called: {name} $*"\n')
+        program.chmod(0o755)
+    # The environment of the tests, where pip may install.
+    python = programs / "python3"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    return tmp_path / "clone"
+
+
+@pytest.mark.skipif(os.name == "nt" or not shutil.which("bash"), reason="bash runs it")
+@pytest.mark.parametrize("installed", [True, False])
+def test_ci_installs_what_is_missing_and_runs_what_the_readme_says(
+    clone: Path, installed: bool
+) -> None:
+    query = clone.parent / "bin" / "dpkg-query"
+    query.write_text(f"#!/bin/sh\n{'echo installed' if installed else 'exit 1'}\n")
+    query.chmod(0o755)
+    done = subprocess.run(
+        ["bash", ".ci/run"],
+        cwd=clone,
+        env={**os.environ, "PATH": f"{clone.parent / 'bin'}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    called = re.findall(r"^called: (.*)$", done.stdout, re.MULTILINE)
+    as_root = os.geteuid() == 0
+    apt = APT_LINE.removeprefix("sudo ") if as_root else APT_LINE
+    update = "apt-get update -qq" if as_root else "sudo apt-get update -qq"
+    assert called == [
+        *([] if installed else [update, apt]),
+        "pip install uv",
+        "uv run pytest",
+        "uv run ruff check",
+        "uv run ruff format --check",
+        "uv run mypy",
+        "uv run lint-imports --no-logo",
+    ]
+    assert installed or APT_LINE.removeprefix("sudo ") in done.stdout

@@ -1,0 +1,1 @@
+"""The desktop program, off-screen and with real widgets."""

@@ -1,0 +1,145 @@
+"""Values for tests of the screens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from upbit_backbone import (
+    BackboneMetadata,
+    Candle,
+    CandleSeries,
+    LatencyStats,
+    LayerStatus,
+    Level,
+    Market,
+    Orderbook,
+    PerformanceMetrics,
+    Priority,
+    SystemHealth,
+    SystemStatus,
+    Ticker,
+    Timeframe,
+    Trade,
+)
+from upbit_backbone.clock import MINUTE_MS, epoch_ms, utc_datetime
+from upbit_backbone.models import CandleState, Change, Side
+from upbit_backbone.protocol import Health
+
+BTC = "KRW-BTC"
+M1 = Timeframe.M1
+# A Thursday, 21:00 in Korea.
+NOON = datetime(2025, 10, 16, 12, tzinfo=UTC)
+NOON_MS = epoch_ms(NOON)
+
+MARKETS = (
+    Market("KRW-BTC", "비트코인", "Bitcoin"),
+    Market("KRW-ETH", "이더리움", "Ethereum"),
+    Market("KRW-XRP", "리플", "Ripple"),
+    Market("BTC-ETH", "이더리움", "Ethereum"),
+)
+
+
+def row(minute: int, price: float, *, to: float | None = None) -> tuple[float, ...]:
+    """One candle, `minute` minutes after noon, from `price` to `to`."""
+    close = price if to is None else to
+    top, bottom = max(price, close), min(price, close)
+    return (NOON_MS + minute * MINUTE_MS, price, top + 5, bottom - 5, close, 2.0, 2.0 * close)
+
+
+def series(rows: Sequence[Sequence[float]], symbol: str = BTC) -> CandleSeries:
+    return CandleSeries.from_rows(
+        symbol, M1, rows, closed_before_ms=None, source="rest", simulated=True
+    )
+
+
+def minutes(first: int, count: int, price: float = 1_000.0) -> CandleSeries:
+    """`count` rising candles without a break."""
+    return series([row(first + n, price, to=price + 10) for n in range(count)])
+
+
+def candle(minute: int, close: float, *, closed: bool = False) -> Candle:
+    opened = utc_datetime(NOON_MS + minute * MINUTE_MS)
+    state: CandleState = "closed" if closed else "forming"
+    return Candle(BTC, M1, opened, 1_000.0, 2_000.0, 500.0, close, 1.0, close, closed, False, state)
+
+
+def ticker(symbol: str, price: float, rate: float = 0.01, value: float = 1e9) -> Ticker:
+    change: Change = "RISE" if rate > 0 else "FALL" if rate < 0 else "EVEN"
+    before = price / (1 + rate)
+    return Ticker(
+        symbol=symbol,
+        price=price,
+        open=price,
+        high=price,
+        low=price,
+        prev_close=before,
+        change=change,
+        change_price=price - before,
+        change_rate=rate,
+        trade_volume=1.0,
+        trade_time=NOON,
+        volume_today=1.0,
+        value_today=value,
+        volume_24h=1.0,
+        value_24h=value,
+        high_52w=price,
+        high_52w_date=None,
+        low_52w=price,
+        low_52w_date=None,
+        side="BUY",
+        state="ACTIVE",
+        delisting_date=None,
+        exchange_time=NOON,
+        received_time=NOON,
+        source="websocket",
+        simulated=True,
+    )
+
+
+def orderbook(best_bid: float) -> Orderbook:
+    asks, bids = (Level(best_bid + 1.0, 1.0),), (Level(best_bid, 1.0),)
+    return Orderbook(BTC, asks, bids, 1.0, 1.0, 0.0, NOON, NOON, "websocket", True)
+
+
+def trade(number: int, price: float = 1_000.0) -> Trade:
+    side: Side = "BUY" if number % 2 else "SELL"
+    return Trade(BTC, price, 0.5, side, number, False, NOON, NOON, "websocket", True)
+
+
+def status(connection: str = "live", *, simulated: bool = True, reason: str = "") -> SystemStatus:
+    health: Health = "healthy" if connection == "live" else "degraded"
+    layers = {
+        f"layer_{number}": LayerStatus(name, health, reason, NOON)
+        for number, name in enumerate(("routing", "storage", "coordinator", "api"), start=1)
+    }
+    return SystemStatus(
+        SystemHealth(health, layers), "simulator-1", simulated, connection, reason, 12.0, 3
+    )
+
+
+def metrics() -> PerformanceMetrics:
+    return PerformanceMetrics(
+        latency={Priority.NORMAL: LatencyStats(40, 1.5, 20.0, 80.0, 90.0)},
+        requests=50,
+        errors=1,
+        cache_hits=30,
+        cache_hit_rate=0.6,
+        exchange_requests=20,
+        loop_lag_p95_ms=2.5,
+        load=75.0,
+        counters={},
+    )
+
+
+def metadata(count: int, **changes: Any) -> BackboneMetadata:
+    known: dict[str, Any] = {
+        "source_layer": "layer_1",
+        "cache_hit": False,
+        "processing_time_ms": 12.0,
+        "data_count": count,
+        "priority_used": Priority.NORMAL,
+        "source": "rest",
+    }
+    return BackboneMetadata(**(known | changes))

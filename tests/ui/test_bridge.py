@@ -1,0 +1,337 @@
+"""The bridge: frozen values, once a frame, and nothing left when it closes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any, cast
+
+import pytest
+
+from tests.eventually import eventually
+from tests.ui.fake_api import FakeApi
+from tests.ui.samples import (
+    BTC,
+    M1,
+    MARKETS,
+    NOON_MS,
+    candle,
+    minutes,
+    orderbook,
+    series,
+    status,
+    ticker,
+    trade,
+)
+from ui.bridge import FIRST_CANDLES, BackboneBridge, RequestAnswer, RequestFailure
+from ui.candle_update import CandleUpdate
+from upbit_backbone import (
+    CandleSeries,
+    MarketDataAPI,
+    Span,
+    SystemStatus,
+    Ticker,
+    Timeframe,
+    Trade,
+    TransportError,
+    UnknownSymbolError,
+)
+
+pytestmark = pytest.mark.qt_loop
+
+
+class Heard:
+    """What the signals of a bridge carried."""
+
+    def __init__(self, bridge: BackboneBridge) -> None:
+        self.candles: list[CandleUpdate] = []
+        self.tickers: list[tuple[Ticker, ...]] = []
+        self.trades: list[tuple[Trade, ...]] = []
+        self.orderbooks: list[Any] = []
+        self.statuses: list[SystemStatus] = []
+        self.markets: list[Any] = []
+        self.answers: list[RequestAnswer] = []
+        self.failures: list[RequestFailure] = []
+        bridge.candleReady.connect(self.candles.append)
+        bridge.tickerUpdated.connect(self.tickers.append)
+        bridge.tradesReceived.connect(self.trades.append)
+        bridge.orderbookUpdated.connect(self.orderbooks.append)
+        bridge.statusChanged.connect(self.statuses.append)
+        bridge.marketsReady.connect(self.markets.append)
+        bridge.requestAnswered.connect(self.answers.append)
+        bridge.requestFailed.connect(self.failures.append)
+
+
+@asynccontextmanager
+async def running(api: FakeApi) -> AsyncIterator[tuple[BackboneBridge, Heard]]:
+    bridge = BackboneBridge(frame_ms=5)
+    heard = Heard(bridge)
+    bridge.attach(cast(MarketDataAPI, api))
+    try:
+        yield bridge, heard
+    finally:
+        await bridge.close()
+        bridge.deleteLater()
+
+
+async def test_a_chart_is_loaded_and_then_follows_the_market() -> None:
+    api = FakeApi()
+    async with running(api) as (bridge, heard):
+        request = bridge.show_candles(BTC, M1)
+        await eventually(lambda: heard.candles)
+        assert (heard.candles[0].kind, heard.candles[0].request_id) == ("loaded", request)
+        assert heard.candles[0].series == minutes(0, 3)
+        assert api.asked == [(BTC, None, FIRST_CANDLES)]
+        assert heard.answers[0].request_id == request
+        api.stream("candles", BTC).push(candle(3, 1_100.0))
+        await eventually(lambda: len(heard.candles) > 1)
+        update = heard.candles[1]
+        assert (update.kind, update.request_id) == ("live", None)
+        assert update.series.close.tolist() == [1_100.0]
+        assert update.series.closed.tolist() == [False]
+
+
+async def test_what_was_wanted_before_there_was_a_service_is_done_then() -> None:
+    bridge = BackboneBridge(frame_ms=5)
+    heard, api = Heard(bridge), FakeApi()
+    request = bridge.show_candles(BTC, M1)
+    bridge.watch_tickers([BTC])
+    bridge.attach(cast(MarketDataAPI, api))
+    await eventually(lambda: heard.candles)
+    assert heard.candles[0].request_id == request
+    api.stream("ticker", BTC).push(ticker(BTC, 5.0))
+    await eventually(lambda: heard.tickers)
+    await bridge.close()
+    bridge.deleteLater()
+
+
+async def test_a_forming_candle_is_sent_once_a_frame_in_its_last_state() -> None:
+    api = FakeApi()
+    async with running(api) as (bridge, heard):
+        bridge.show_candles(BTC, M1)
+        await eventually(lambda: heard.candles)
+        stream = api.stream("candles", BTC)
+        stream.push(*(candle(3, float(price)) for price in range(200)))
+        stream.push(candle(3, 777.0, closed=True), candle(4, 778.0))
+        await eventually(lambda: heard.candles[-1].series.close[-1] == 778.0)
+        lives = [update for update in heard.candles if update.kind == "live"]
+        assert len(lives) <= 3
+        assert lives[-1].series.close.tolist()[-2:] == [777.0, 778.0]
+        assert lives[-1].series.closed.tolist()[-2:] == [True, False]
+
+
+async def test_live_candles_come_after_the_load_they_happened_during() -> None:
+    api = FakeApi()
+    api.gate.clear()
+    async with running(api) as (bridge, heard):
+        bridge.show_candles(BTC, M1)
+        await eventually(lambda: api.asked)
+        api.stream("candles", BTC).push(candle(3, 1_100.0))
+        await asyncio.sleep(0.03)
+        assert heard.candles == []
+        api.gate.set()
+        await eventually(lambda: len(heard.candles) == 2)
+        assert [update.kind for update in heard.candles] == ["loaded", "live"]
+
+
+async def test_tickers_are_conflated_to_the_newest_of_each() -> None:
+    api = FakeApi()
+    async with running(api) as (bridge, heard):
+        bridge.watch_tickers(["KRW-BTC", "KRW-ETH"])
+        await eventually(lambda: api.streams["ticker", "KRW-BTC"])
+        api.stream("ticker", "KRW-BTC").push(ticker("KRW-BTC", 0.5))
+        await eventually(lambda: api.streams["ticker", "KRW-ETH"])
+        await eventually(lambda: heard.tickers)
+        heard.tickers.clear()
+        for price in range(300):
+            for symbol in ("KRW-BTC", "KRW-ETH"):
+                api.stream("ticker", symbol).push(ticker(symbol, float(price)))
+        await eventually(lambda: heard.tickers and heard.tickers[-1][-1].price == 299.0)
+        assert len(heard.tickers) <= 4
+        assert all(len({t.symbol for t in batch}) == len(batch) for batch in heard.tickers)
+
+
+async def test_tickers_no_longer_watched_are_let_go() -> None:
+    api = FakeApi()
+    async with running(api) as (bridge, _):
+        bridge.watch_tickers(["KRW-BTC", "KRW-ETH"])
+        await eventually(lambda: api.streams["ticker", "KRW-BTC"])
+        bridge.watch_tickers(["KRW-ETH"])
+        await eventually(lambda: api.streams["ticker", "KRW-ETH"])
+        assert all(stream.closed for stream in api.streams["ticker", "KRW-BTC"])
+
+
+async def test_every_trade_arrives_and_none_twice() -> None:
+    api = FakeApi()
+    async with running(api) as (bridge, heard):
+        bridge.watch_detail(BTC)
+        await eventually(lambda: api.streams["trades", BTC])
+        api.stream("trades", BTC).push(*(trade(number) for number in range(1, 101)))
+        await eventually(lambda: sum(map(len, heard.trades)) == 100)
+        numbers = [t.sequential_id for batch in heard.trades for t in batch]
+        assert sorted(numbers) == list(range(1, 101))
+
+
+async def test_of_a_burst_of_order_books_only_the_newest_arrives() -> None:
+    api = FakeApi()
+    async with running(api) as (bridge, heard):
+        bridge.watch_detail(BTC)
+        await eventually(lambda: api.streams["orderbook", BTC])
+        api.stream("orderbook", BTC).push(*(orderbook(price) for price in (1.0, 2.0, 3.0)))
+        await eventually(lambda: heard.orderbooks)
+        assert heard.orderbooks == [(orderbook(3.0),)]
+
+
+async def test_another_symbol_ends_what_the_first_one_had() -> None:
+    api = FakeApi()
+    async with running(api) as (bridge, heard):
+        bridge.show_candles(BTC, M1)
+        await eventually(lambda: heard.candles)
+        first = api.stream("candles", BTC)
+        api.gate.clear()
+        bridge.load_older(BTC, M1, NOON_MS, 400)
+        await eventually(lambda: len(api.asked) == 2)
+        api.answer = lambda symbol, end, count: series([], symbol)
+        bridge.show_candles("KRW-ETH", M1)
+        api.gate.set()
+        await eventually(lambda: any(u.symbol == "KRW-ETH" for u in heard.candles))
+        assert first.closed
+        assert [u.symbol for u in heard.candles] == [BTC, "KRW-ETH"]
+
+
+async def test_history_is_asked_for_before_the_oldest_candle() -> None:
+    api = FakeApi()
+    async with running(api) as (bridge, heard):
+        bridge.show_candles(BTC, M1)
+        await eventually(lambda: heard.candles)
+        request = bridge.load_older(BTC, M1, NOON_MS, 400)
+        await eventually(lambda: heard.candles[-1].request_id == request)
+        symbol, end, count = api.asked[-1]
+        assert (symbol, count) == (BTC, 400)
+        assert end is not None
+        assert end.timestamp() * 1_000 == NOON_MS
+
+
+async def test_an_error_is_told_with_its_request_and_the_chart_recovers() -> None:
+    api = FakeApi()
+
+    def fail(symbol: str, end: datetime | None, count: int | None) -> CandleSeries:
+        raise UnknownSymbolError("KRW-BTX", ("KRW-BTC",))
+
+    api.answer = fail
+    async with running(api) as (bridge, heard):
+        request = bridge.show_candles("KRW-BTX", M1)
+        await eventually(lambda: heard.failures)
+        failure = heard.failures[0]
+        assert (failure.occasion, failure.request_id) == ("candles", request)
+        assert isinstance(failure.error, UnknownSymbolError)
+        assert heard.candles == []
+
+
+async def test_a_part_that_is_missing_is_told_and_the_rest_shown() -> None:
+    api = FakeApi()
+    api.metadata_changes = {
+        "missing": (Span(None, None, "unknown"),),
+        "reason": "the exchange is not reached",
+    }
+    async with running(api) as (bridge, heard):
+        bridge.show_candles(BTC, M1)
+        await eventually(lambda: heard.failures and heard.candles)
+        assert heard.failures[0].error is None
+        assert heard.failures[0].reason == "the exchange is not reached"
+        heard.candles.clear()
+        api.answer = lambda symbol, end, count: series([])
+        request = bridge.load_older(BTC, M1, NOON_MS, 400)
+        await eventually(lambda: heard.failures[-1].request_id == request)
+        # An empty part is no candles, and says nothing about where history begins.
+        assert heard.candles == []
+
+
+async def test_a_connection_that_is_back_brings_what_was_missed() -> None:
+    api = FakeApi()
+    api.status = status("offline")
+    async with running(api) as (bridge, heard):
+        bridge.show_candles(BTC, M1)
+        await eventually(lambda: len(api.asked) == 1)
+        api.stream("candles", BTC).push(TransportError("cut off"))
+        await eventually(lambda: heard.failures)
+        api.status = status("live")
+        await eventually(lambda: len(api.asked) == 2, timeout=3.0)
+        await eventually(lambda: not api.stream("candles", BTC).closed)
+        await eventually(lambda: len(heard.statuses) == 2)
+        assert [s.connection for s in heard.statuses] == ["offline", "live"]
+
+
+async def test_offline_the_newest_stored_candles_are_looked_for_ever_further_back() -> None:
+    api = FakeApi()
+
+    def answer(symbol: str, end: datetime | None, count: int | None) -> CandleSeries:
+        if len(api.asked) < 4:
+            raise TransportError("not reached")
+        return minutes(0, 2 * FIRST_CANDLES)
+
+    api.answer = answer
+    async with running(api) as (bridge, heard):
+        bridge.show_candles(BTC, M1)
+        await eventually(lambda: heard.candles)
+        assert [count for _, _, count in api.asked] == [FIRST_CANDLES, None, None, None]
+        assert heard.candles[0].series.time.tolist() == (
+            minutes(FIRST_CANDLES, FIRST_CANDLES).time.tolist()
+        )
+        assert heard.failures == []
+
+
+async def test_offline_with_nothing_stored_there_is_one_failure() -> None:
+    api = FakeApi()
+
+    def answer(symbol: str, end: datetime | None, count: int | None) -> CandleSeries:
+        raise TransportError("not reached")
+
+    api.answer = answer
+    async with running(api) as (bridge, heard):
+        request = bridge.show_candles(BTC, Timeframe.W1)
+        await eventually(lambda: heard.failures)
+        assert [failure.request_id for failure in heard.failures] == [request]
+        assert heard.failures[0].occasion == "candles"
+
+
+async def test_the_list_of_markets_is_asked_for_until_it_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ui.bridge._MARKETS_RETRY_S", 0.02)
+    api = FakeApi()
+    api.markets_error = TransportError("not reached")
+    async with running(api) as (_, heard):
+        await eventually(lambda: heard.failures)
+        await asyncio.sleep(0.1)
+        assert len(heard.failures) == 1
+        api.markets_error = None
+        await eventually(lambda: heard.markets)
+        assert heard.markets == [MARKETS]
+
+
+async def test_closing_leaves_nothing() -> None:
+    api = FakeApi()
+    bridge = BackboneBridge(frame_ms=5)
+    heard = Heard(bridge)
+    bridge.attach(cast(MarketDataAPI, api))
+    bridge.show_candles(BTC, M1)
+    bridge.watch_tickers(["KRW-BTC", "KRW-ETH", "KRW-XRP"])
+    bridge.watch_detail(BTC)
+    await eventually(lambda: heard.candles and api.streams["ticker", "KRW-XRP"], timeout=4.0)
+    api.gate.clear()
+    bridge.load_older(BTC, M1, NOON_MS, 400)
+    await asyncio.sleep(0.02)
+    api.stream("ticker", BTC).push(ticker(BTC, 1.0))
+    await bridge.close()
+    await bridge.close()
+    assert api.open_streams() == []
+    heard.tickers.clear()
+    bridge.show_candles("KRW-ETH", M1)
+    await asyncio.sleep(0.05)
+    assert heard.tickers == []
+    this_one = asyncio.current_task()
+    assert [task for task in asyncio.all_tasks() if task is not this_one] == []
+    bridge.deleteLater()

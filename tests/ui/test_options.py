@@ -1,0 +1,95 @@
+"""The command line: flags over environment over defaults, and what is refused."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from run_desktop_ui import _parser, main
+from ui.options import DesktopOptions, read_options
+from upbit_backbone import Timeframe
+from upbit_backbone.config import ENVIRONMENT_PREFIX
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting but the folder."""
+    for name in ("EXCHANGE", "REST_URL", "WS_URL"):
+        monkeypatch.delenv(f"{ENVIRONMENT_PREFIX}{name}", raising=False)
+    monkeypatch.setenv(f"{ENVIRONMENT_PREFIX}DATA_DIR", str(tmp_path))
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    """The program takes Ctrl+C over as soon as it starts."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def options(*flags: str) -> DesktopOptions:
+    return read_options(_parser().parse_args(list(flags)))
+
+
+def test_by_default_it_decides_for_itself(tmp_path: Path) -> None:
+    found = options()
+    assert found.automatic
+    assert found.config.exchange == "upbit"
+    assert found.config.data_dir == tmp_path
+    assert (found.symbol, found.timeframe, found.language) == (None, None, "ko")
+
+
+def test_flags_are_stronger_than_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"{ENVIRONMENT_PREFIX}EXCHANGE", "upbit")
+    assert not options().automatic
+    assert options("--exchange", "auto").automatic
+    assert options("--exchange", "simulator").config.exchange == "simulator"
+    found = options("--symbol", "krw-xrp", "--timeframe", "60m", "--language", "en")
+    assert (found.symbol, found.timeframe, found.language) == ("KRW-XRP", Timeframe.H1, "en")
+
+
+def test_an_address_is_asked_for_and_not_decided(monkeypatch: pytest.MonkeyPatch) -> None:
+    urls = ("--rest-url", "http://127.0.0.1:8080/v1", "--ws-url", "ws://127.0.0.1:8080/ws")
+    assert not options(*urls).automatic
+    assert options(*urls).config.identity == "127.0.0.1_8080"
+    monkeypatch.setenv(f"{ENVIRONMENT_PREFIX}REST_URL", urls[1])
+    monkeypatch.setenv(f"{ENVIRONMENT_PREFIX}WS_URL", urls[3])
+    assert not options().automatic
+    assert options("--exchange", "simulator").config.rest_url is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--exchange", "nyse"], "'nyse'"),
+        (["--timeframe", "7m"], "unknown timeframe '7m'"),
+        (["--after", "-1"], "--after must be 0"),
+        (["--after", "soon"], "'soon'"),
+        (["--language", "fr"], "'fr'"),
+        (["--rest-url", "http://127.0.0.1/v1"], "belong together"),
+        (["--screenshot", "/no/such/folder/a.png"], "folder that exists"),
+        (["--data-dir", "/dev/null/data"], "/dev/null/data"),
+        (["--unknown"], "--unknown"),
+    ],
+)
+def test_bad_flags_are_one_sentence_and_exit_2(
+    flags: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code: object
+    try:
+        code = main(flags)
+    except SystemExit as left:
+        code = left.code
+    assert code == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert "Traceback" not in said
+    assert len(said.strip().splitlines()) <= 2
+
+
+def test_check_only_looks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--check"]) == 0

@@ -1,0 +1,220 @@
+"""The whole program as a process of its own, off-screen, on the simulator."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from PySide6.QtGui import QColor, QImage
+
+from upbit_backbone.clock import SystemClock
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = ROOT / "run_desktop_ui.py"
+START_WITHIN_S = 20.0
+CLOCK = SystemClock()
+
+
+# The program, and somebody who closes its window as soon as a chart is drawn.
+CLOSED_BY_HAND = """
+import sys, run_desktop_ui, ui.app
+drawn = ui.app.Desktop._note_chart
+ui.app.Desktop._note_chart = lambda self: (drawn(self), self._window.close())
+sys.exit(run_desktop_ui.main())
+"""
+
+
+# The program, and somebody who reads its window some time after the chart is drawn.
+SAYS_WHAT_IT_SHOWS = """
+import json, sys, run_desktop_ui, ui.app
+from PySide6.QtCore import QTimer
+drawn = ui.app.Desktop._note_chart
+def say(window):
+    print("SHOWN", json.dumps({
+        "bars": len(window.chart._bars),
+        "connection": window.monitor._status.connection,
+        "error": window.messages.text,
+        "notice": window.notices.text,
+        "simulated": window.banner.isVisible(),
+    }), file=sys.stderr, flush=True)
+def note(self):
+    if not self._chart_drawn:
+        QTimer.singleShot(1_500, lambda: say(self._window))
+    drawn(self)
+ui.app.Desktop._note_chart = note
+sys.exit(run_desktop_ui.main())
+"""
+
+
+@contextmanager
+def program(
+    folder: Path, *flags: str, script: tuple[str | Path, ...] = (PROGRAM,)
+) -> Iterator[subprocess.Popen[str]]:
+    """The running program; a warning of its own makes it print, which the tests read."""
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-W",
+            "error::ResourceWarning",
+            *script,
+            *(() if "--rest-url" in flags else ("--exchange", "simulator")),
+            "--data-dir",
+            folder / "data",
+            "--verbose",
+            *flags,
+        ],
+        cwd=ROOT,
+        env={**os.environ, "QT_QPA_PLATFORM": "offscreen"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def wait_for_line(process: subprocess.Popen[str], words: str) -> list[str]:
+    """Read what it says until a line holds `words`."""
+    assert process.stderr is not None
+    said = []
+    deadline = CLOCK.monotonic() + START_WITHIN_S
+    for line in process.stderr:
+        said.append(line)
+        if words in line:
+            return said
+        if CLOCK.monotonic() > deadline:
+            break
+    raise AssertionError(f"never said {words!r}: {''.join(said)}")
+
+
+def wait_until_it_holds_signals(process: subprocess.Popen[str]) -> None:
+    """Until a termination request is caught, which happens long before Qt is imported."""
+    status = Path(f"/proc/{process.pid}/status")
+    deadline = CLOCK.monotonic() + START_WITHIN_S
+    while CLOCK.monotonic() < deadline:
+        caught = next(line for line in status.read_text().splitlines() if "SigCgt" in line)
+        if int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1:
+            return
+        time.sleep(0.005)
+    raise AssertionError("never took over the signals")
+
+
+def complaints(said: str) -> list[str]:
+    """Lines that are no information."""
+    return [line for line in said.splitlines() if line and " INFO " not in line]
+
+
+def test_a_screenshot_shows_a_chart_under_the_banner(tmp_path: Path) -> None:
+    picture = tmp_path / "shot.png"
+    with program(tmp_path, "--screenshot", str(picture), "--after", "4") as process:
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert complaints(said) == []
+    assert "window shown" in said
+    image = QImage(str(picture))
+    assert (image.width(), image.height()) == (1440, 900)
+    seen = {image.pixelColor(x, y).name() for x in range(0, 1000, 3) for y in range(90, 700, 3)}
+    # A banner, rising candles, falling candles.
+    assert image.pixelColor(20, 8) == QColor("#ffb224")
+    assert {"#f04a55", "#3d8bff"} <= seen
+
+
+@pytest.mark.parametrize("moment", ["window shown", "chart drawn"])
+def test_ctrl_c_ends_it_cleanly_also_while_it_starts(tmp_path: Path, moment: str) -> None:
+    with program(tmp_path) as process:
+        wait_for_line(process, moment)
+        asked = CLOCK.monotonic()
+        process.send_signal(signal.SIGINT)
+        # A terminal sends it to the program and to `uv run`, which may pass it on.
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+        took_s = CLOCK.monotonic() - asked
+    assert process.returncode == 0, said
+    assert complaints(said) == []
+    assert took_s < 5.0
+
+
+def test_closing_the_window_ends_it_cleanly(tmp_path: Path) -> None:
+    begun = CLOCK.monotonic()
+    with program(tmp_path, script=("-c", CLOSED_BY_HAND)) as process:
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 0, said
+    assert complaints(said) == []
+    assert CLOCK.monotonic() - begun < START_WITHIN_S
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+def test_ctrl_c_before_there_is_a_window_ends_it_cleanly(tmp_path: Path) -> None:
+    with program(tmp_path) as process:
+        wait_until_it_holds_signals(process)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 0, said
+    assert complaints(said) == []
+
+
+def test_offline_the_stored_candles_are_drawn(tmp_path: Path) -> None:
+    script = ("-c", "from upbit_backbone.cli import main; main()", "simulate", "--port", "0")
+    exchange = subprocess.Popen(
+        [sys.executable, *script], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert exchange.stdout is not None
+        served = json.loads(exchange.stdout.readline())
+        urls = ("--rest-url", served["rest_url"], "--ws-url", served["ws_url"])
+        with program(tmp_path, *urls) as process:
+            wait_for_line(process, "chart drawn")
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=30)
+    finally:
+        exchange.terminate()
+        exchange.communicate(timeout=30)
+    with program(tmp_path, *urls, script=("-c", SAYS_WHAT_IT_SHOWS)) as process:
+        said = "".join(wait_for_line(process, "SHOWN"))
+        process.send_signal(signal.SIGTERM)
+        _, rest = process.communicate(timeout=30)
+    assert process.returncode == 0, rest
+    shown = json.loads(said.splitlines()[-1].removeprefix("SHOWN "))
+    assert shown["bars"] > 300
+    assert shown["connection"] == "offline"
+    assert shown["error"].startswith("KRW-BTC의 저장된 캔들만 보여 줍니다.")
+    assert shown["notice"] == ""
+    assert shown["simulated"]
+
+
+def test_check_looks_for_what_a_window_needs() -> None:
+    script = (
+        "import sys, ui.preflight, run_desktop_ui;"
+        " ui.preflight._loads = lambda soname: 'xcb' not in soname;"
+        " sys.exit(run_desktop_ui.main(['--check']))"
+    )
+    environment = {**os.environ, "DISPLAY": ":1"}
+    environment.pop("QT_QPA_PLATFORM", None)
+    checked = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert checked.returncode == 2
+    assert "libxcb-cursor.so.0" in checked.stderr
+
+
+def test_a_screenshot_without_a_chart_is_exit_3(tmp_path: Path) -> None:
+    with program(tmp_path, "--screenshot", str(tmp_path / "a.png"), "--after", "0") as process:
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 3
+    assert "no chart was drawn within 0 s" in said

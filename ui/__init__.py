@@ -1,0 +1,1 @@
+"""The desktop program: Qt widgets over the service."""

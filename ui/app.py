@@ -1,0 +1,296 @@
+"""The desktop program: one event loop for Qt and the service, and the order of start and stop.
+
+The window is shown before anything of the service is opened. The main coroutine alone
+decides when the program ends: a close button or Ctrl+C only asks it to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import qasync
+from PySide6.QtCore import QSettings, QTimer
+from PySide6.QtWidgets import QApplication
+
+from ui.bridge import BackboneBridge
+from ui.exchange_choice import choose_exchange
+from ui.language import LANGUAGES, Translations
+from ui.main_window import TIMEFRAMES, MainWindow
+from ui.options import DesktopOptions
+from ui.qt_messages import log_qt_messages
+from ui.sentences import error_sentence, translate, unexpected_sentence
+from ui.theme import apply_theme, load_theme
+from upbit_backbone import BackboneError, BackboneManager, Timeframe
+from upbit_backbone.clock import SystemClock
+
+logger = logging.getLogger(__name__)
+
+EXIT_NO_CHART = 3
+DEFAULT_SYMBOL = "KRW-BTC"
+_STOP_WITHIN_S = 5.0
+_IMPATIENT_AFTER_S = 1.0
+"""A terminal and `uv run` both pass one Ctrl+C on: twice within this is once."""
+_PAINT_WITHIN_S = 1.0
+_WINDOWS_SIGNAL_MS = 200
+_SIMULATOR_COMMAND = "uv run run_desktop_ui.py --exchange simulator"
+
+
+def run(options: DesktopOptions, interrupted: threading.Event) -> int:
+    """Run the program until it is left; gives its exit code.
+
+    Args:
+        options: From the command line.
+        interrupted: Set if Ctrl+C came before there was a loop to tell.
+    """
+    log_qt_messages()
+    app = QApplication(sys.argv[:1])
+    app.setApplicationName("Upbit Backbone")
+    app.setQuitOnLastWindowClosed(False)
+    theme = load_theme()
+    apply_theme(app, theme)
+    translations = Translations(app)
+    translations.use(options.language)
+    watchdog = _Watchdog(_STOP_WITHIN_S)
+    try:
+        with asyncio.Runner(loop_factory=qasync.QEventLoop) as runner:
+            desktop = Desktop(options, translations, watchdog)
+            return runner.run(desktop.run(interrupted))
+    finally:
+        watchdog.disarm()
+
+
+class Desktop:
+    """The running program: window, bridge and service, from first paint to last close."""
+
+    def __init__(
+        self, options: DesktopOptions, translations: Translations, watchdog: _Watchdog
+    ) -> None:
+        self._options = options
+        self._translations = translations
+        self._watchdog = watchdog
+        self._clock = SystemClock()
+        self._exit_code = 0
+        self._asked_at = 0.0
+        self._chart_drawn = False
+        self._manager: BackboneManager | None = None
+
+    async def run(self, interrupted: threading.Event) -> int:
+        """Show the window, open the service, wait for the end, close everything."""
+        self._stop = asyncio.Event()
+        self._painted = asyncio.Event()
+        self._bridge = BackboneBridge()
+        self._window = MainWindow(self._bridge, load_theme(), self._clock)
+        settings = self._settings()
+        self._window.restore_state(settings)
+        self._window.closeWanted.connect(self._ask_to_stop)
+        self._window.painted.connect(self._note_paint)
+        self._window.chartDrawn.connect(self._note_chart)
+        self._window.languageWanted.connect(self._speak)
+        with _signals(self._ask_to_stop), self._failures_shown():
+            if interrupted.is_set():
+                self._ask_to_stop()
+            self._window.open_chart(*self._first_chart(settings))
+            self._window.show()
+            tasks = [asyncio.create_task(self._open(), name="open the service")]
+            if self._options.screenshot is not None:
+                shot = self._take_screenshot(self._options.screenshot)
+                tasks.append(asyncio.create_task(shot, name="screenshot"))
+            await self._stop.wait()
+            await self._close(tasks, settings)
+        return self._exit_code
+
+    # Start
+
+    async def _open(self) -> None:
+        try:
+            await self._wait_for_paint()
+            if self._options.automatic:
+                text = translate("Desktop", "Trying to reach Upbit…")
+                self._window.notices.show_message(text)
+            choice = await choose_exchange(self._options.config, automatic=self._options.automatic)
+            self._window.notices.hide()
+            self._window.set_simulated(choice.config.exchange == "simulator")
+            if choice.reason == "stored":
+                text = translate(
+                    "Desktop",
+                    "Upbit cannot be reached: this is what was stored before. For a simulated"
+                    " market start: {0}",
+                ).format(_SIMULATOR_COMMAND)
+                self._window.notices.show_message(text)
+            elif choice.reason == "simulator":
+                text = translate(
+                    "Desktop", "Upbit cannot be reached: a simulator was started instead."
+                )
+                self._window.notices.show_message(text)
+            self._manager = BackboneManager(choice.config, first_symbol=self._window.symbol)
+            await self._manager.initialize()
+            self._bridge.attach(self._manager.api)
+        except BackboneError as exc:
+            logger.error("the service could not be opened: %s", exc)
+            self._window.messages.show_message(error_sentence(exc))
+
+    async def _wait_for_paint(self) -> None:
+        """The window comes first. A window nobody shows (minimised) is not waited for."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PAINT_WITHIN_S):
+                await self._painted.wait()
+
+    def _first_chart(self, settings: QSettings) -> tuple[str, Timeframe]:
+        options = self._options
+        symbol = options.symbol or str(settings.value("symbol") or DEFAULT_SYMBOL)
+        stored = {timeframe.value: timeframe for timeframe in TIMEFRAMES}
+        last = stored.get(str(settings.value("timeframe")), Timeframe.M1)
+        return symbol, options.timeframe or last
+
+    def _settings(self) -> QSettings:
+        """State of the window only; everything else is given by flags and environment."""
+        path = self._options.config.data_dir / "window.ini"
+        return QSettings(str(path), QSettings.Format.IniFormat)
+
+    def _note_paint(self) -> None:
+        logger.info("window shown")
+        self._painted.set()
+
+    def _note_chart(self) -> None:
+        if not self._chart_drawn:
+            self._chart_drawn = True
+            logger.info("chart drawn")
+            # What was made to start stays; the collector need not walk through it again.
+            gc.collect()
+            gc.freeze()
+
+    def _speak(self, language: str) -> None:
+        if language in LANGUAGES:
+            self._translations.use(language)
+
+    async def _take_screenshot(self, file: Path) -> None:
+        await self._wait_for_paint()
+        await asyncio.sleep(self._options.after_s)
+        drawn = self._chart_drawn
+        saved = self._window.grab().save(str(file))
+        if not saved:
+            logger.error("the screenshot could not be written to %s", file)
+        if not drawn:
+            logger.error("no chart was drawn within %g s", self._options.after_s)
+        self._exit_code = 0 if saved and drawn else EXIT_NO_CHART
+        self._ask_to_stop()
+
+    # Stop
+
+    def _ask_to_stop(self) -> None:
+        """Begin to end; asked once more while that takes long, end at once."""
+        if not self._stop.is_set():
+            self._asked_at = self._clock.monotonic()
+            self._watchdog.arm()
+            self._stop.set()
+        elif self._clock.monotonic() - self._asked_at > _IMPATIENT_AFTER_S:
+            self._watchdog.bite("asked to close again while closing")
+
+    async def _close(self, tasks: list[asyncio.Task[None]], settings: QSettings) -> None:
+        self._window.begin_closing()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._bridge.close()
+        if self._manager is not None:
+            await self._manager.shutdown()
+        self._window.setEnabled(True)
+        self._window.save_state(settings)
+        settings.sync()
+        self._window.let_close()
+        self._window.deleteLater()
+        self._bridge.deleteLater()
+
+    # Failures
+
+    @contextmanager
+    def _failures_shown(self) -> Iterator[None]:
+        """What nobody caught is logged and shown; the program goes on."""
+        loop = asyncio.get_running_loop()
+        before = sys.excepthook
+
+        def on_exception(
+            kind: type[BaseException], error: BaseException, trace: TracebackType | None
+        ) -> None:
+            logger.error("unexpected error", exc_info=(kind, error, trace))
+            self._window.messages.show_message(unexpected_sentence(error))
+
+        def in_loop(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+            error = context.get("exception")
+            logger.error("unexpected error: %s", context["message"], exc_info=error)
+            if error is not None:
+                self._window.messages.show_message(unexpected_sentence(error))
+
+        sys.excepthook = on_exception
+        loop.set_exception_handler(in_loop)
+        try:
+            yield
+        finally:
+            sys.excepthook = before
+            loop.set_exception_handler(None)
+
+
+class _Watchdog:
+    """Ends the process when closing takes too long: a hanging window helps nobody."""
+
+    def __init__(self, after_s: float) -> None:
+        self._after_s = after_s
+        self._timer: threading.Timer | None = None
+
+    def arm(self) -> None:
+        if self._timer is None:
+            self._timer = threading.Timer(
+                self._after_s, self.bite, [f"closing took more than {self._after_s:g} s"]
+            )
+            self._timer.daemon = True
+            self._timer.start()
+
+    def disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer.join()
+
+    def bite(self, why: str) -> None:
+        logger.critical("ending at once: %s", why)
+        logging.shutdown()
+        os._exit(1)
+
+
+@contextmanager
+def _signals(stop: Any) -> Iterator[None]:
+    """Let Ctrl+C and a termination request call `stop` in the loop."""
+    loop = asyncio.get_running_loop()
+    wanted = (signal.SIGINT, signal.SIGTERM)
+    try:
+        for number in wanted:
+            loop.add_signal_handler(number, stop)
+    except NotImplementedError:
+        # Windows: Python runs signal handlers between its own instructions only, and an idle
+        # Qt loop executes none; so a timer that does nothing lets it.
+        before = [signal.signal(number, lambda *_: stop()) for number in wanted]
+        awake = QTimer(interval=_WINDOWS_SIGNAL_MS)
+        awake.timeout.connect(lambda: None)
+        awake.start()
+        try:
+            yield
+        finally:
+            awake.stop()
+            for number, handler in zip(wanted, before, strict=True):
+                signal.signal(number, handler)
+        return
+    try:
+        yield
+    finally:
+        for number in wanted:
+            loop.remove_signal_handler(number)

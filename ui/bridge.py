@@ -1,0 +1,442 @@
+"""The only place where asyncio and Qt meet.
+
+Widgets call plain methods and get Qt signals with frozen values; behind them run named
+tasks of the bridge, each of which is awaited when it closes. However many messages
+arrive, a signal is emitted at most once a frame: of tickers the newest per symbol, of a
+forming candle its last state, of trades all together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Coroutine, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal
+from uuid import UUID, uuid4
+
+from PySide6.QtCore import QObject, Qt, QTimer, Signal
+
+from ui.candle_update import CandleUpdate
+from upbit_backbone import (
+    BackboneError,
+    BackboneMetadata,
+    Candle,
+    CandleSeries,
+    Market,
+    MarketDataAPI,
+    Orderbook,
+    PerformanceMetrics,
+    SystemStatus,
+    Ticker,
+    Timeframe,
+    Trade,
+    TransportError,
+)
+from upbit_backbone.clock import Clock, SystemClock, epoch_ms, utc_datetime
+
+logger = logging.getLogger(__name__)
+
+FIRST_CANDLES = 400
+"""A chart opens with two pages, which the exchange answers at once beside a backfill."""
+RECENT_TRADES = 50
+_STORED_PERIODS = tuple(FIRST_CANDLES * 8**step for step in range(4))
+"""How far back stored candles are looked for offline: of 1m 6.7 hours, …, 142 days."""
+_LEAD_S = 1.5
+_CLOSE_WITHIN_S = 3.0
+_STATUS_EVERY_S = 1.0
+_MARKETS_RETRY_S = 3.0
+
+Occasion = Literal["candles", "history", "markets", "stream"]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFailure:
+    """Something that was asked for could not be had, wholly or in part."""
+
+    occasion: Occasion
+    symbol: str
+    error: BackboneError | None
+    """None: it was had in part, and `reason` says what is missing."""
+    reason: str
+    request_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestAnswer:
+    """How the candles of a request came about."""
+
+    symbol: str
+    timeframe: Timeframe
+    metadata: BackboneMetadata
+    request_id: UUID
+
+
+class BackboneBridge(QObject):
+    """Carries market data from the service to widgets, and their wishes back."""
+
+    candleReady = Signal(object)  # CandleUpdate
+    tickerUpdated = Signal(object)  # tuple[Ticker, ...], newest per symbol
+    tradesReceived = Signal(object)  # tuple[Trade, ...], all of them, as they came
+    orderbookUpdated = Signal(object)  # tuple[Orderbook, ...], newest per symbol
+    statusChanged = Signal(object)  # SystemStatus
+    metricsUpdated = Signal(object)  # PerformanceMetrics
+    marketsReady = Signal(object)  # tuple[Market, ...]
+    requestAnswered = Signal(object)  # RequestAnswer
+    requestFailed = Signal(object)  # RequestFailure
+
+    def __init__(
+        self, *, frame_ms: int = 16, clock: Clock | None = None, parent: QObject | None = None
+    ) -> None:
+        super().__init__(parent)
+        self._clock = clock or SystemClock()
+        self._api: MarketDataAPI | None = None
+        self._closed = False
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self._chart: tuple[str, Timeframe] | None = None
+        self._first_load: UUID | None = None
+        self._watched: tuple[str, ...] = ()
+        self._lead_seen = asyncio.Event()
+        self._detail = ""
+        self._status: SystemStatus | None = None
+        self._metrics: PerformanceMetrics | None = None
+
+        self._loads: deque[CandleUpdate] = deque()
+        self._live: dict[int, Candle] = {}
+        self._tickers: dict[str, Ticker] = {}
+        self._trades: list[Trade] = []
+        self._orderbooks: dict[str, Orderbook] = {}
+        self._answers: deque[RequestAnswer] = deque()
+        self._failures: deque[RequestFailure] = deque()
+        self._changed_status: SystemStatus | None = None
+        self._frame = QTimer(
+            self, singleShot=True, interval=frame_ms, timerType=Qt.TimerType.PreciseTimer
+        )
+        self._frame.timeout.connect(self._flush)
+
+    # What widgets ask for
+
+    def show_candles(self, symbol: str, timeframe: Timeframe) -> UUID:
+        """Load the newest candles of a series and follow it; the one before is let go.
+
+        May be called before `attach`: it then happens as soon as there is a service.
+        """
+        self._chart = (symbol, timeframe)
+        self._live.clear()
+        self._loads.clear()
+        self._end("history")
+        request_id = self._first_load = uuid4()
+        if self._api is not None:
+            self._start("chart", self._follow_chart(self._api, symbol, timeframe, request_id))
+        return request_id
+
+    def load_older(self, symbol: str, timeframe: Timeframe, before_ms: int, count: int) -> UUID:
+        """Load the `count` candles before a moment; a load of older ones under way is dropped."""
+        request_id = uuid4()
+        if self._api is not None:
+            self._start(
+                "history",
+                self._load_history(self._api, symbol, timeframe, before_ms, count, request_id),
+            )
+        return request_id
+
+    def watch_tickers(self, symbols: Iterable[str]) -> None:
+        """Follow the tickers of these symbols, and of no others.
+
+        The first is the one on the chart: at the start the others wait for its price, which
+        is there sooner when nobody else asks.
+        """
+        self._watched = tuple(dict.fromkeys(symbols))
+        if self._api is None:
+            return
+        wanted = {_ticker_task(symbol) for symbol in self._watched}
+        for name in [name for name in self._tasks if name.startswith("ticker ")]:
+            if name not in wanted:
+                self._end(name)
+        for symbol in self._watched:
+            if _ticker_task(symbol) not in self._tasks:
+                self._start(_ticker_task(symbol), self._follow_ticker(self._api, symbol))
+
+    def watch_detail(self, symbol: str) -> None:
+        """Follow the trades and the order book of one symbol."""
+        self._detail = symbol
+        self._trades.clear()
+        self._orderbooks.clear()
+        if self._api is not None and symbol:
+            self._start("trades", self._follow_trades(self._api, symbol))
+            self._start("orderbook", self._follow_orderbook(self._api, symbol))
+
+    # Life
+
+    def attach(self, api: MarketDataAPI) -> None:
+        """Begin to serve from this service; what was asked for before is done now."""
+        self._api = api
+        self._start("status", self._poll_status(api))
+        self._start("markets", self._load_markets(api))
+        if self._chart is not None and self._first_load is not None:
+            self._start("chart", self._follow_chart(api, *self._chart, self._first_load))
+        self.watch_tickers(self._watched)
+        self.watch_detail(self._detail)
+
+    async def close(self) -> None:
+        """End every task and wait for it; no signal is emitted afterwards. May be called twice."""
+        self._closed = True
+        self._frame.stop()
+        for name in list(self._tasks):
+            self._end(name)
+        if self._ending:
+            _, late = await asyncio.wait(self._ending, timeout=_CLOSE_WITHIN_S)
+            for task in late:
+                logger.error("task %s did not end within %g s", task.get_name(), _CLOSE_WITHIN_S)
+        self._api = None
+
+    def _start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` as the task `name`, in place of the one that has the name."""
+        self._end(name)
+        if self._closed:
+            work.close()
+            return
+        task = asyncio.get_running_loop().create_task(work, name=f"bridge {name}")
+        self._tasks[name] = task
+        task.add_done_callback(lambda done: self._ended(name, done))
+
+    def _end(self, name: str) -> None:
+        task = self._tasks.pop(name, None)
+        if task is not None and not task.done():
+            task.cancel()
+            self._ending.add(task)
+
+    def _ended(self, name: str, task: asyncio.Task[None]) -> None:
+        self._ending.discard(task)
+        if self._tasks.get(name) is task:
+            del self._tasks[name]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("task %s failed", task.get_name(), exc_info=error)
+
+    # Tasks
+
+    async def _follow_chart(
+        self, api: MarketDataAPI, symbol: str, timeframe: Timeframe, request_id: UUID
+    ) -> None:
+        try:
+            # The stream first: what happens while the history loads is then not lost.
+            async with api.stream_candles(symbol, timeframe, policy="all") as stream:
+                await self._load_newest(api, symbol, timeframe, request_id)
+                async for value in stream:
+                    if isinstance(value, Candle):
+                        self._live[epoch_ms(value.open_time)] = value
+                        self._wake()
+        except BackboneError as exc:
+            self._fail(RequestFailure("stream", symbol, exc, str(exc), request_id))
+
+    async def _load_newest(
+        self, api: MarketDataAPI, symbol: str, timeframe: Timeframe, request_id: UUID
+    ) -> None:
+        try:
+            try:
+                series, metadata = await api.get_candle_data(
+                    symbol, timeframe, count=FIRST_CANDLES, with_metadata=True
+                )
+            except TransportError:
+                series, metadata = await self._load_stored(api, symbol, timeframe)
+        except BackboneError as exc:
+            self._fail(RequestFailure("candles", symbol, exc, str(exc), request_id))
+            return
+        self._loaded("candles", series, metadata, request_id)
+
+    async def _load_stored(
+        self, api: MarketDataAPI, symbol: str, timeframe: Timeframe
+    ) -> tuple[CandleSeries, BackboneMetadata]:
+        """The newest stored candles, while the exchange is not reached.
+
+        The newest candles of all end at the first that is not known, which offline is now. A
+        range has no such end: what of it is stored is its answer.
+        """
+        now_ms = self._clock.now_ms()
+        for periods in _STORED_PERIODS:
+            start = utc_datetime(max(timeframe.back_ms(now_ms, periods), 0))
+            try:
+                series, metadata = await api.get_candle_data(
+                    symbol, timeframe, start, with_metadata=True
+                )
+            except TransportError:
+                if periods == _STORED_PERIODS[-1]:
+                    raise
+            else:
+                return series[max(0, len(series) - FIRST_CANDLES) :], metadata
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _load_history(
+        self,
+        api: MarketDataAPI,
+        symbol: str,
+        timeframe: Timeframe,
+        before_ms: int,
+        count: int,
+        request_id: UUID,
+    ) -> None:
+        try:
+            series, metadata = await api.get_candle_data(
+                symbol, timeframe, None, utc_datetime(before_ms), count=count, with_metadata=True
+            )
+        except BackboneError as exc:
+            self._fail(RequestFailure("history", symbol, exc, str(exc), request_id))
+            return
+        self._loaded("history", series, metadata, request_id)
+
+    async def _follow_ticker(self, api: MarketDataAPI, symbol: str) -> None:
+        if symbol != self._watched[0]:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LEAD_S):
+                    await self._lead_seen.wait()
+        try:
+            async with api.stream_ticker(symbol) as stream:
+                async for ticker in stream:
+                    self._tickers[symbol] = ticker
+                    self._lead_seen.set()
+                    self._wake()
+        except BackboneError as exc:
+            self._lead_seen.set()
+            self._fail(RequestFailure("stream", symbol, exc, str(exc), None))
+
+    async def _follow_trades(self, api: MarketDataAPI, symbol: str) -> None:
+        try:
+            async with api.stream_trades(symbol, policy="all") as stream:
+                recent = await api.get_trade_data(symbol, count=RECENT_TRADES)
+                known = {trade.sequential_id for trade in recent}
+                self._trades.extend(recent)
+                async for value in stream:
+                    if isinstance(value, Trade) and value.sequential_id not in known:
+                        self._trades.append(value)
+                        self._wake()
+        except BackboneError as exc:
+            self._fail(RequestFailure("stream", symbol, exc, str(exc), None))
+
+    async def _follow_orderbook(self, api: MarketDataAPI, symbol: str) -> None:
+        try:
+            async with api.stream_orderbook(symbol) as stream:
+                async for orderbook in stream:
+                    self._orderbooks[symbol] = orderbook
+                    self._wake()
+        except BackboneError as exc:
+            self._fail(RequestFailure("stream", symbol, exc, str(exc), None))
+
+    async def _load_markets(self, api: MarketDataAPI) -> None:
+        """Ask for the list of markets until it is there; offline that may take a while."""
+        told = False
+        while True:
+            try:
+                markets: tuple[Market, ...] = await api.get_markets()
+            except BackboneError as exc:
+                if not told:
+                    self._fail(RequestFailure("markets", "", exc, str(exc), None))
+                told = True
+                await asyncio.sleep(_MARKETS_RETRY_S)
+            else:
+                self.marketsReady.emit(markets)
+                return
+
+    async def _poll_status(self, api: MarketDataAPI) -> None:
+        while True:
+            status = api.get_system_status()
+            before, self._status = self._status, status
+            if before is not None and before.connection != "live" and status.connection == "live":
+                self._reload()
+            if status != before:
+                self._changed_status = status
+            self._metrics = api.get_performance_metrics()
+            self._wake()
+            await asyncio.sleep(_STATUS_EVERY_S)
+
+    def _reload(self) -> None:
+        """The connection is back: what was missed meanwhile is asked for."""
+        if self._api is None or self._chart is None:
+            return
+        if "chart" in self._tasks:
+            self._start("reload", self._load_newest(self._api, *self._chart, uuid4()))
+        else:
+            self._start("chart", self._follow_chart(self._api, *self._chart, uuid4()))
+        self.watch_tickers(self._watched)
+        if "trades" not in self._tasks:
+            self.watch_detail(self._detail)
+
+    # From tasks to signals
+
+    def _loaded(
+        self,
+        occasion: Occasion,
+        series: CandleSeries,
+        metadata: BackboneMetadata,
+        request_id: UUID,
+    ) -> None:
+        key = (series.symbol, series.timeframe)
+        if key != self._chart:
+            return
+        if metadata.missing:
+            self._fail(RequestFailure(occasion, series.symbol, None, metadata.reason, request_id))
+        if len(series) or not metadata.missing:
+            self._loads.append(CandleUpdate(*key, series, "loaded", request_id))
+        self._answers.append(RequestAnswer(*key, metadata, request_id))
+        self._wake()
+
+    def _fail(self, failure: RequestFailure) -> None:
+        logger.info("%s of %s: %s", failure.occasion, failure.symbol, failure.reason)
+        self._failures.append(failure)
+        self._wake()
+
+    def _wake(self) -> None:
+        if not self._closed and not self._frame.isActive():
+            self._frame.start()
+
+    def _flush(self) -> None:
+        """Emit what has gathered, each signal once; what is left over has the next frame."""
+        if self._loads:
+            self.candleReady.emit(self._loads.popleft())
+        elif self._live and self._chart is not None:
+            self.candleReady.emit(self._live_update(*self._chart))
+        if self._tickers:
+            tickers, self._tickers = tuple(self._tickers.values()), {}
+            self.tickerUpdated.emit(tickers)
+        if self._trades:
+            trades, self._trades = tuple(self._trades), []
+            self.tradesReceived.emit(trades)
+        if self._orderbooks:
+            orderbooks, self._orderbooks = tuple(self._orderbooks.values()), {}
+            self.orderbookUpdated.emit(orderbooks)
+        if self._changed_status is not None:
+            status, self._changed_status = self._changed_status, None
+            self.statusChanged.emit(status)
+        if self._metrics is not None:
+            metrics, self._metrics = self._metrics, None
+            self.metricsUpdated.emit(metrics)
+        if self._answers:
+            self.requestAnswered.emit(self._answers.popleft())
+        if self._failures:
+            self.requestFailed.emit(self._failures.popleft())
+        if self._loads or self._live or self._answers or self._failures:
+            self._wake()
+
+    def _live_update(self, symbol: str, timeframe: Timeframe) -> CandleUpdate:
+        candles = [self._live[time] for time in sorted(self._live)]
+        self._live.clear()
+        newest = candles[-1]
+        series = CandleSeries.from_rows(
+            symbol,
+            timeframe,
+            [
+                (epoch_ms(c.open_time), c.open, c.high, c.low, c.close, c.volume, c.value)
+                for c in candles
+            ],
+            closed_before_ms=None if newest.closed else epoch_ms(newest.open_time),
+            source="websocket",
+            simulated=self._status is not None and self._status.simulated,
+        )
+        revised = any(candle.state in ("revised", "settled") for candle in candles)
+        return CandleUpdate(symbol, timeframe, series, "revised" if revised else "live", None)
+
+
+def _ticker_task(symbol: str) -> str:
+    return f"ticker {symbol}"

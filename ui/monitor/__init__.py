@@ -1,0 +1,1 @@
+"""The monitoring dock: how the service is doing, in figures and lights."""

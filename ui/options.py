@@ -1,0 +1,73 @@
+"""What the person who starts the program asks for."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ui.language import Language
+from upbit_backbone.config import ENVIRONMENT_PREFIX, BackboneConfig
+from upbit_backbone.errors import InvalidRequestError
+from upbit_backbone.models import Timeframe
+
+
+@dataclass(frozen=True, slots=True)
+class DesktopOptions:
+    """Flags over environment over defaults; None: as the last time."""
+
+    config: BackboneConfig
+    automatic: bool = False
+    """Try the exchange of `config`, else open what is stored, else start a simulator."""
+    symbol: str | None = None
+    timeframe: Timeframe | None = None
+    language: Language = "ko"
+    screenshot: Path | None = None
+    after_s: float = 5.0
+    """When the screenshot is taken, counted from the moment the window is shown."""
+
+
+def read_options(flags: argparse.Namespace) -> DesktopOptions:
+    """Make options of the flags of `run_desktop_ui.py`.
+
+    ``auto`` is what happens when neither a flag nor the environment names an exchange or an
+    address.
+
+    Raises:
+        InvalidRequestError: a value that makes no sense; the message says what is expected.
+    """
+    config = BackboneConfig.from_environment()
+    given: dict[str, Any] = {
+        name: value
+        for name, value in (
+            ("rest_url", flags.rest_url),
+            ("ws_url", flags.ws_url),
+            ("data_dir", flags.data_dir),
+        )
+        if value is not None
+    }
+    exchange = flags.exchange or os.environ.get(f"{ENVIRONMENT_PREFIX}EXCHANGE")
+    if exchange is None and (config.rest_url or flags.rest_url or flags.ws_url):
+        exchange = "upbit"
+    automatic = exchange in (None, "auto")
+    given["exchange"] = "upbit" if automatic else exchange
+    if flags.exchange == "simulator" and flags.rest_url is None and flags.ws_url is None:
+        # The flag is stronger than an address in the environment.
+        given |= {"rest_url": None, "ws_url": None}
+    if flags.after < 0:
+        raise InvalidRequestError(f"--after must be 0 seconds or more, was {flags.after:g}")
+    if flags.screenshot is not None and not flags.screenshot.absolute().parent.is_dir():
+        raise InvalidRequestError(
+            f"--screenshot must lie in a folder that exists, was {str(flags.screenshot)!r}"
+        )
+    return DesktopOptions(
+        config=replace(config, **given),
+        automatic=automatic,
+        symbol=None if flags.symbol is None else flags.symbol.strip().upper(),
+        timeframe=None if flags.timeframe is None else Timeframe.parse(flags.timeframe),
+        language=flags.language,
+        screenshot=flags.screenshot,
+        after_s=flags.after,
+    )

@@ -1,0 +1,1 @@
+"""What happens at the market on the chart: its trades."""

@@ -1,0 +1,141 @@
+"""The tape: the latest trades of the market on the chart, newest on top."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from PySide6.QtCore import QAbstractTableModel, QEvent, QModelIndex, QObject, Qt, QTimer
+from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QVBoxLayout, QWidget
+
+from ui import numerals
+from ui.moments import korean_time
+from ui.qt_models import NOWHERE, Index
+from ui.theme import Theme
+from upbit_backbone.clock import epoch_ms
+from upbit_backbone.models import Trade
+from upbit_backbone.price import format_price
+
+TIME, PRICE, VOLUME = range(3)
+COLUMNS = 3
+KEPT = 200
+_FLUSH_MS = 100
+_ROW_PX = 21
+
+
+class TapeModel(QAbstractTableModel):
+    """The last `KEPT` trades, newest first; rows are added at most ten times a second."""
+
+    def __init__(self, theme: Theme, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._colours = {"BUY": theme.by_change["RISE"], "SELL": theme.by_change["FALL"]}
+        self._trades: deque[Trade] = deque()
+        self._waiting: list[Trade] = []
+        self._flush_timer = QTimer(self, singleShot=True, interval=_FLUSH_MS)
+        self._flush_timer.timeout.connect(self._flush)
+
+    def clear(self) -> None:
+        """Forget everything, for another market."""
+        self.beginResetModel()
+        self._trades.clear()
+        self._waiting.clear()
+        self.endResetModel()
+
+    def add(self, trades: tuple[Trade, ...]) -> None:
+        """Take trades, oldest first."""
+        self._waiting.extend(trades)
+        if not self._flush_timer.isActive():
+            self._flush_timer.start()
+
+    def rowCount(self, parent: Index = NOWHERE) -> int:
+        return 0 if parent.isValid() else len(self._trades)
+
+    def columnCount(self, parent: Index = NOWHERE) -> int:
+        return 0 if parent.isValid() else COLUMNS
+
+    def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        if not index.isValid():
+            return None
+        trade, column = self._trades[index.row()], index.column()
+        match role:
+            case Qt.ItemDataRole.DisplayRole:
+                if column == TIME:
+                    return f"{korean_time(epoch_ms(trade.exchange_time)):%H:%M:%S}"
+                if column == PRICE:
+                    return format_price(trade.symbol, trade.price)
+                return (
+                    f"{numerals.exact_volume(trade.volume)} {'▲' if trade.side == 'BUY' else '▼'}"
+                )
+            case Qt.ItemDataRole.ForegroundRole:
+                return self._colours[trade.side] if column == VOLUME else None
+            case Qt.ItemDataRole.TextAlignmentRole:
+                return _side(column)
+        return None
+
+    def headerData(
+        self,
+        section: int,
+        orientation: Qt.Orientation,
+        role: int = Qt.ItemDataRole.DisplayRole,
+    ) -> Any:
+        if orientation is not Qt.Orientation.Horizontal:
+            return None
+        if role == Qt.ItemDataRole.DisplayRole:
+            return (self.tr("Time (KST)"), self.tr("Price"), self.tr("Volume"))[section]
+        if role == Qt.ItemDataRole.ToolTipRole and section == VOLUME:
+            return self.tr("▲ a buyer took it, ▼ a seller did")
+        if role == Qt.ItemDataRole.TextAlignmentRole:
+            return _side(section)
+        return None
+
+    def retranslate(self) -> None:
+        """The language changed."""
+        self.headerDataChanged.emit(Qt.Orientation.Horizontal, 0, COLUMNS - 1)
+
+    def _flush(self) -> None:
+        new, self._waiting = self._waiting[-KEPT:], []
+        if not new:
+            return
+        over = len(self._trades) + len(new) - KEPT
+        if over > 0:
+            kept = len(self._trades) - over
+            self.beginRemoveRows(QModelIndex(), kept, len(self._trades) - 1)
+            for _ in range(over):
+                self._trades.pop()
+            self.endRemoveRows()
+        self.beginInsertRows(QModelIndex(), 0, len(new) - 1)
+        self._trades.extendleft(new)
+        self.endInsertRows()
+
+
+class TradeTape(QWidget):
+    """Time, price and volume of each trade; the side by colour and arrow."""
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.model = TapeModel(theme, self)
+        self.table = QTableView(self)
+        self.table.setModel(self.model)
+        self.table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
+        self.table.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.table.setShowGrid(False)
+        self.table.setWordWrap(False)
+        self.table.verticalHeader().hide()
+        self.table.verticalHeader().setDefaultSectionSize(_ROW_PX)
+        header = self.table.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        header.setHighlightSections(False)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(8, 0, 8, 0)
+        layout.addWidget(self.table)
+
+    def changeEvent(self, event: QEvent) -> None:
+        if event.type() == QEvent.Type.LanguageChange:
+            self.model.retranslate()
+        super().changeEvent(event)
+
+
+def _side(column: int) -> Qt.AlignmentFlag:
+    side = Qt.AlignmentFlag.AlignLeft if column == TIME else Qt.AlignmentFlag.AlignRight
+    return side | Qt.AlignmentFlag.AlignVCenter

@@ -1,0 +1,1 @@
+"""The market list: every market with its live price."""

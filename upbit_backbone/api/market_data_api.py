@@ -1,0 +1,648 @@
+"""The four calls and the streams: everything a program needs to know of this package."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any, Literal, Self, TypeVar, overload
+
+import msgspec
+
+from upbit_backbone.api.filling import CERTAIN_AFTER_MS, fill_known
+from upbit_backbone.api.paths import DirectDataAccess
+from upbit_backbone.api.stream import Stream
+from upbit_backbone.api.validation import Interval, check_interval, check_symbol
+from upbit_backbone.clock import SECOND_MS, Clock, utc_datetime
+from upbit_backbone.config import BackboneConfig
+from upbit_backbone.errors import (
+    BackboneError,
+    ClosedError,
+    DataUnavailableError,
+    DeadlineError,
+    InvalidRequestError,
+    StaleDataError,
+)
+from upbit_backbone.models import (
+    CLOSE_GRACE_MS,
+    CandleSeries,
+    Market,
+    Orderbook,
+    Ticker,
+    Timeframe,
+    Trade,
+)
+from upbit_backbone.protocol import (
+    MAX_DEPTH,
+    BackboneMetadata,
+    BackboneRequest,
+    BackboneResponse,
+    DataSource,
+    DataType,
+    Health,
+    LayerStatus,
+    PerformanceMetrics,
+    Policy,
+    Priority,
+    SystemStatus,
+)
+from upbit_backbone.telemetry.metrics import CallMetrics
+
+Value = TypeVar("Value")
+
+DEFAULT_COUNT = 200
+
+
+class MarketDataAPI:
+    """Layer 4. Open one with ``async with await MarketDataAPI.create_default() as api``.
+
+    All times are aware UTC `datetime` in answers; in arguments a naive one means local
+    time. All calls may be cancelled: nothing is kept of a cancelled call but what the
+    exchange had answered already.
+    """
+
+    def __init__(
+        self,
+        *,
+        router: DataSource,
+        coordinator: DataSource,
+        clock: Clock,
+        metrics: CallMetrics,
+        system_status: Callable[[], SystemStatus],
+        performance: Callable[[], PerformanceMetrics],
+        max_concurrent_requests: int,
+    ) -> None:
+        """For the composition root; programs use `create_default` or `create`."""
+        self._router = router
+        self._coordinator = coordinator
+        self._direct = DirectDataAccess(router, coordinator)
+        self._clock = clock
+        self._metrics = metrics
+        self._system_status = system_status
+        self._performance = performance
+        # One set for each priority: many backfills must not keep a trading bot waiting.
+        self._slots = {
+            priority: asyncio.Semaphore(max_concurrent_requests) for priority in Priority
+        }
+        self._listed: dict[str, Market] = {}
+        self._running = False
+        self._since_ms = clock.now_ms()
+        self._on_close: Callable[[], Awaitable[None]] | None = None
+
+    @classmethod
+    async def create_default(cls) -> MarketDataAPI:
+        """Open with the default settings and what the environment says of them.
+
+        Raises:
+            StorageError: the data folder cannot be used.
+        """
+        return await cls.create(BackboneConfig.from_environment())
+
+    @classmethod
+    async def create(cls, config: BackboneConfig) -> MarketDataAPI:
+        """Open with these settings. An exchange that is not reached is no error.
+
+        Raises:
+            StorageError: the data folder cannot be used.
+        """
+        # The composition root knows this class; here alone this class asks for it.
+        from upbit_backbone.manager import BackboneManager
+
+        manager = BackboneManager(config)
+        await manager.initialize()
+        manager.api._on_close = manager.shutdown
+        return manager.api
+
+    async def start(self) -> None:
+        """Begin to answer; the composition root calls it."""
+        self._running = True
+
+    async def stop(self) -> None:
+        """Answer no more; the composition root calls it."""
+        self._running = False
+
+    async def close(self) -> None:
+        """End the service that `create` opened. May be called twice."""
+        if self._on_close is not None:
+            shut_down, self._on_close = self._on_close, None
+            await shut_down()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    @overload
+    async def get_candle_data(
+        self,
+        symbol: str,
+        timeframe: str | Timeframe,
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+        priority: Priority = Priority.NORMAL,
+        *,
+        count: int | None = None,
+        fill: Literal["previous"] | None = None,
+        closed_only: bool = False,
+        timeout: float | None = None,
+        with_metadata: Literal[False] = False,
+    ) -> CandleSeries: ...
+    @overload
+    async def get_candle_data(
+        self,
+        symbol: str,
+        timeframe: str | Timeframe,
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+        priority: Priority = Priority.NORMAL,
+        *,
+        count: int | None = None,
+        fill: Literal["previous"] | None = None,
+        closed_only: bool = False,
+        timeout: float | None = None,
+        with_metadata: Literal[True],
+    ) -> tuple[CandleSeries, BackboneMetadata]: ...
+    async def get_candle_data(
+        self,
+        symbol: str,
+        timeframe: str | Timeframe,
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+        priority: Priority = Priority.NORMAL,
+        *,
+        count: int | None = None,
+        fill: Literal["previous"] | None = None,
+        closed_only: bool = False,
+        timeout: float | None = None,
+        with_metadata: bool = False,
+    ) -> CandleSeries | tuple[CandleSeries, BackboneMetadata]:
+        """Candles of a range, or a number of them; ascending by open time.
+
+        Periods in which nobody traded have no candle. With the end at now the forming
+        candle is among them (``closed=False``).
+
+        Args:
+            symbol: Market code, quote first, e.g. ``"KRW-BTC"``.
+            timeframe: ``"1s" "1m" "3m" "5m" "10m" "15m" "30m" "1h" "4h" "1d" "1w" "1M" "1y"``.
+            start_time: First open time; not in the future.
+            end_time: Exclusive; None or later than now means now.
+            priority: Who goes first.
+            count: With `start_time` the first so many from it, else the latest before
+                `end_time`. At most two of the three; without start and count it is 200.
+            fill: ``"previous"`` inserts flat candles (`filled`) for known-empty periods.
+            closed_only: Leave out the forming candle.
+            timeout: Seconds; by default 2 (CRITICAL), 5, 10, none (LOW).
+            with_metadata: Return ``(series, metadata)``; then a page that could not be had is
+                named in ``metadata.missing`` instead of raised, unless nothing exists.
+
+        Raises:
+            InvalidRequestError: the call is wrong; `UnknownSymbolError` for the symbol.
+            TransportError: the exchange was not reached; ``error.partial`` has what exists.
+            DeadlineError: not finished in time.
+        """
+        started = self._clock.monotonic()
+        timeframe = Timeframe.parse(timeframe)
+        if fill not in (None, "previous"):
+            raise InvalidRequestError(f"fill must be 'previous' or None, was {fill!r}")
+        await self._check_symbol(symbol)
+        interval = self._interval(start_time, end_time, count)
+        if closed_only:
+            interval = self._closed_only(interval, timeframe)
+        now_ms = self._clock.now_ms()
+        held: CandleSeries | None = None
+        if not fill:  # what may be filled depends on the answer's age, which only `fetch` tells
+            held = self._coordinator.peek(
+                DataType.CANDLE, symbol, timeframe, *interval, priority.max_age_s, started
+            )
+        if held is not None:
+            return self._hit(held, len(held), priority, started, "layer_2", with_metadata)
+        response = await self._ask(
+            BackboneRequest(
+                DataType.CANDLE,
+                (symbol,),
+                timeframe,
+                None if interval.start_ms is None else utc_datetime(interval.start_ms),
+                None if interval.end_ms is None else utc_datetime(interval.end_ms),
+                interval.limit,
+                priority,
+                max_age=priority.max_age_s,
+            ),
+            timeout,
+            started,
+        )
+        series: CandleSeries = response.data
+        metadata = response.metadata
+        if fill:
+            series = self._filled(series, interval, metadata, now_ms)
+            metadata = msgspec.structs.replace(metadata, data_count=len(series))
+        if response.error is not None and not with_metadata:
+            raise _with_partial(response.error, series, metadata)
+        return (series, metadata) if with_metadata else series
+
+    @overload
+    async def get_ticker_data(
+        self,
+        symbol: str,
+        priority: Priority = Priority.NORMAL,
+        *,
+        max_age: float | None = None,
+        timeout: float | None = None,
+        with_metadata: Literal[False] = False,
+    ) -> Ticker: ...
+    @overload
+    async def get_ticker_data(
+        self,
+        symbol: str,
+        priority: Priority = Priority.NORMAL,
+        *,
+        max_age: float | None = None,
+        timeout: float | None = None,
+        with_metadata: Literal[True],
+    ) -> tuple[Ticker, BackboneMetadata]: ...
+    async def get_ticker_data(
+        self,
+        symbol: str,
+        priority: Priority = Priority.NORMAL,
+        *,
+        max_age: float | None = None,
+        timeout: float | None = None,
+        with_metadata: bool = False,
+    ) -> Ticker | tuple[Ticker, BackboneMetadata]:
+        """The latest summary of a market.
+
+        Args:
+            symbol: Market code.
+            priority: Who goes first.
+            max_age: Seconds since it was last known to be current; by default 2 (CRITICAL),
+                5, 10, 60 (LOW).
+            timeout: Seconds; by default 2, 5, 10, none.
+            with_metadata: Return ``(ticker, metadata)``.
+
+        Raises:
+            UnknownSymbolError: not listed.
+            TransportError: the exchange was not reached.
+            StaleDataError: only an older one could be had.
+            DeadlineError: not finished in time.
+        """
+        latest: Ticker | tuple[Ticker, BackboneMetadata] = await self._latest(
+            DataType.TICKER, symbol, priority, MAX_DEPTH, 0, max_age, timeout, with_metadata
+        )
+        return latest
+
+    @overload
+    async def get_orderbook_data(
+        self,
+        symbol: str,
+        priority: Priority = Priority.NORMAL,
+        *,
+        depth: int = MAX_DEPTH,
+        level: float = 0,
+        max_age: float | None = None,
+        timeout: float | None = None,
+        with_metadata: Literal[False] = False,
+    ) -> Orderbook: ...
+    @overload
+    async def get_orderbook_data(
+        self,
+        symbol: str,
+        priority: Priority = Priority.NORMAL,
+        *,
+        depth: int = MAX_DEPTH,
+        level: float = 0,
+        max_age: float | None = None,
+        timeout: float | None = None,
+        with_metadata: Literal[True],
+    ) -> tuple[Orderbook, BackboneMetadata]: ...
+    async def get_orderbook_data(
+        self,
+        symbol: str,
+        priority: Priority = Priority.NORMAL,
+        *,
+        depth: int = MAX_DEPTH,
+        level: float = 0,
+        max_age: float | None = None,
+        timeout: float | None = None,
+        with_metadata: bool = False,
+    ) -> Orderbook | tuple[Orderbook, BackboneMetadata]:
+        """The order book of a market, best prices first.
+
+        Args:
+            symbol: Market code.
+            priority: Who goes first.
+            depth: Rows a side, 1 to 30.
+            level: Price grouping of the exchange (KRW markets); 0 is none.
+            max_age: As `get_ticker_data`.
+            timeout: As `get_ticker_data`.
+            with_metadata: Return ``(book, metadata)``.
+
+        Raises:
+            As `get_ticker_data`; DataUnavailableError: the market has no such grouping.
+        """
+        if type(depth) is not int or not 1 <= depth <= MAX_DEPTH:
+            raise InvalidRequestError(f"depth must be 1..{MAX_DEPTH}, was {depth!r}")
+        latest: Orderbook | tuple[Orderbook, BackboneMetadata] = await self._latest(
+            DataType.ORDERBOOK, symbol, priority, depth, level, max_age, timeout, with_metadata
+        )
+        return latest
+
+    @overload
+    async def get_trade_data(
+        self,
+        symbol: str,
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+        priority: Priority = Priority.NORMAL,
+        *,
+        count: int | None = None,
+        timeout: float | None = None,
+        with_metadata: Literal[False] = False,
+    ) -> list[Trade]: ...
+    @overload
+    async def get_trade_data(
+        self,
+        symbol: str,
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+        priority: Priority = Priority.NORMAL,
+        *,
+        count: int | None = None,
+        timeout: float | None = None,
+        with_metadata: Literal[True],
+    ) -> tuple[list[Trade], BackboneMetadata]: ...
+    async def get_trade_data(
+        self,
+        symbol: str,
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+        priority: Priority = Priority.NORMAL,
+        *,
+        count: int | None = None,
+        timeout: float | None = None,
+        with_metadata: bool = False,
+    ) -> list[Trade] | tuple[list[Trade], BackboneMetadata]:
+        """Trades of a range, or a number of them; ascending by time, each id once.
+
+        Args:
+            symbol: Market code.
+            start_time: At most seven days back: the exchange keeps no more.
+            end_time: Exclusive; None or later than now means now.
+            priority: Who goes first.
+            count: With `start_time` the first so many from it, else the latest before
+                `end_time`. At most two of the three; without start and count it is 200.
+            timeout: As `get_candle_data`.
+            with_metadata: Return ``(trades, metadata)``.
+
+        Raises:
+            As `get_candle_data`; DataUnavailableError: longer ago than seven days.
+        """
+        started = self._clock.monotonic()
+        await self._check_symbol(symbol)
+        interval = self._interval(start_time, end_time, count)
+        response = await self._ask(
+            BackboneRequest(
+                DataType.TRADE,
+                (symbol,),
+                None,
+                None if interval.start_ms is None else utc_datetime(interval.start_ms),
+                None if interval.end_ms is None else utc_datetime(interval.end_ms),
+                interval.limit,
+                priority,
+            ),
+            timeout,
+            started,
+        )
+        trades = sorted(response.data, key=lambda t: (t.exchange_time, t.sequential_id))
+        if response.error is not None and not with_metadata:
+            raise _with_partial(response.error, trades, response.metadata)
+        return (trades, response.metadata) if with_metadata else trades
+
+    def stream_ticker(self, symbol: str, *, policy: Policy = "latest") -> Stream:
+        """Tickers as they change; an async iterator of `Ticker`, also a context manager.
+
+        Raises:
+            UnknownSymbolError: not listed.
+        """
+        return self._stream(DataType.TICKER, symbol, None, policy)
+
+    def stream_orderbook(self, symbol: str, *, policy: Policy = "latest") -> Stream:
+        """Whole order books as they change; an async iterator of `Orderbook`.
+
+        Raises:
+            UnknownSymbolError: not listed.
+        """
+        return self._stream(DataType.ORDERBOOK, symbol, None, policy)
+
+    def stream_trades(self, symbol: str, *, policy: Policy = "latest") -> Stream:
+        """Trades; with ``policy="all"`` each exactly once, and a `Gap` for what was missed.
+
+        Raises:
+            UnknownSymbolError: not listed.
+        """
+        return self._stream(DataType.TRADE, symbol, None, policy)
+
+    def stream_candles(
+        self, symbol: str, timeframe: str | Timeframe, *, policy: Policy = "latest"
+    ) -> Stream:
+        """The forming candle as it changes (state `forming`), and each once it is `closed`.
+
+        Built from trades; closes by the exchange's clock with a grace of a second. A candle
+        `revised` by a late trade comes again.
+
+        Raises:
+            UnknownSymbolError: not listed.
+            InvalidRequestError: not a timeframe.
+        """
+        return self._stream(DataType.CANDLE, symbol, Timeframe.parse(timeframe), policy)
+
+    async def get_markets(self) -> tuple[Market, ...]:
+        """What the exchange lists, in its order; the list stored last while it is not reached.
+
+        Raises:
+            TransportError: not reached, and none is stored.
+        """
+        self._check_running()
+        markets = await self._coordinator.markets()
+        self._listed = {market.symbol: market for market in markets}
+        return markets
+
+    def get_system_status(self) -> SystemStatus:
+        """Where the data comes from and how every layer is doing, now."""
+        return self._system_status()
+
+    def get_performance_metrics(self) -> PerformanceMetrics:
+        """Latencies, hit rate and counters, now."""
+        return self._performance()
+
+    def status(self) -> LayerStatus:
+        """This layer's own state."""
+        health: Health = "healthy" if self._running else "down"
+        reason = "" if self._running else "not running"
+        counters = {
+            "requests": float(self._metrics.requests),
+            "errors": float(self._metrics.errors),
+        }
+        return LayerStatus("layer_4", health, reason, utc_datetime(self._since_ms), counters)
+
+    async def _latest(
+        self,
+        data_type: DataType,
+        symbol: str,
+        priority: Priority,
+        depth: int,
+        level: float,
+        max_age: float | None,
+        timeout: float | None,
+        with_metadata: bool,
+    ) -> Any:
+        started = self._clock.monotonic()
+        await self._check_symbol(symbol)
+        max_age_s = priority.max_age_s if max_age is None else max_age
+        # A peek does not tell the value's age, so whoever wants the metadata goes down.
+        if depth == MAX_DEPTH and level == 0 and not with_metadata:
+            value = self._router.peek(data_type, symbol, None, None, None, None, max_age_s, started)
+            if value is not None:
+                return self._hit(value, 1, priority, started, "layer_1", False)
+        response = await self._ask(
+            BackboneRequest(
+                data_type,
+                (symbol,),
+                priority=priority,
+                max_age=max_age_s,
+                depth=depth,
+                level=level,
+            ),
+            timeout,
+            started,
+        )
+        if not response.data:
+            raise DataUnavailableError(
+                f"{symbol} has no {data_type.value} (level {level:g}): use a level that the"
+                " exchange offers for it, or 0"
+            )
+        age_s = response.metadata.age_s
+        if age_s is not None and age_s > max_age_s:
+            raise StaleDataError(
+                f"the newest {data_type.value} of {symbol} is {age_s:.1f} s old, expected at most"
+                f" {max_age_s:g} s: raise max_age, or try again"
+            )
+        return (response.data[0], response.metadata) if with_metadata else response.data[0]
+
+    def _hit(
+        self,
+        value: Value,
+        count: int,
+        priority: Priority,
+        started: float,
+        layer: str,
+        with_metadata: bool,
+    ) -> Value | tuple[Value, BackboneMetadata]:
+        now = self._clock.monotonic()
+        self._metrics.answered(priority, started, now, hit=True)
+        if not with_metadata:
+            return value
+        metadata = BackboneMetadata(
+            source_layer=layer,
+            cache_hit=True,
+            processing_time_ms=(now - started) * 1_000,
+            data_count=count,
+            priority_used=priority,
+            source="cache",
+            path="peek",
+            reason="memory is fresh enough",
+        )
+        return value, metadata
+
+    async def _ask(
+        self, request: BackboneRequest, timeout: float | None, started: float
+    ) -> BackboneResponse:
+        """Send a request down, within its deadline."""
+        self._check_running()
+        limit_s = request.priority.deadline_s if timeout is None else timeout
+        try:
+            async with asyncio.timeout(limit_s) as deadline:
+                async with self._slots[request.priority]:
+                    response = await self._direct.fetch(request)
+        except TimeoutError as error:
+            self._metrics.failed()
+            if not deadline.expired():
+                raise
+            raise DeadlineError(
+                f"no {request.data_type.value} of {', '.join(request.symbols)} within"
+                f" {limit_s:g} s: try again, or give a longer timeout"
+            ) from error
+        except BackboneError:
+            self._metrics.failed()
+            raise
+        now = self._clock.monotonic()
+        hit = response.metadata.cache_hit
+        self._metrics.answered(request.priority, started, now, hit=hit)
+        return response
+
+    def _stream(
+        self, data_type: DataType, symbol: str, timeframe: Timeframe | None, policy: Policy
+    ) -> Stream:
+        self._check_running()
+        if policy not in ("latest", "all"):
+            raise InvalidRequestError(f"policy must be 'latest' or 'all', was {policy!r}")
+        check_symbol(symbol, self._listed)
+        request = BackboneRequest(
+            data_type, (symbol,), timeframe, priority=Priority.HIGH, policy=policy
+        )
+        return Stream(self._coordinator.subscribe(request))
+
+    async def _check_symbol(self, symbol: str) -> None:
+        self._check_running()
+        if not isinstance(symbol, str):
+            check_symbol(symbol, ())
+        if symbol in self._listed:
+            return
+        if self._listed:
+            # It may be listed since: the router asks again when its list is old.
+            await self.get_markets()
+        check_symbol(symbol, self._listed)
+
+    def _interval(
+        self, start_time: datetime | None, end_time: datetime | None, count: int | None
+    ) -> Interval:
+        return check_interval(
+            start_time,
+            end_time,
+            count,
+            now_ms=self._clock.now_ms(),
+            default_count=DEFAULT_COUNT,
+        )
+
+    def _closed_only(self, interval: Interval, timeframe: Timeframe) -> Interval:
+        closed_ms = timeframe.floor_ms(self._clock.now_ms() - CLOSE_GRACE_MS)
+        end_ms = closed_ms if interval.end_ms is None else min(interval.end_ms, closed_ms)
+        return interval._replace(end_ms=end_ms)
+
+    @staticmethod
+    def _filled(
+        series: CandleSeries, interval: Interval, metadata: BackboneMetadata, asked_ms: int
+    ) -> CandleSeries:
+        if not len(series):
+            return series
+        timeframe = series.timeframe
+        # What is not among the answer's candles did not exist when that was read, and of a
+        # period that was not over for long by then nothing is certain.
+        read_ms = asked_ms - int((metadata.age_s or 0.0) * SECOND_MS)
+        end_ms = timeframe.floor_ms(read_ms - CERTAIN_AFTER_MS)
+        if interval.end_ms is not None:
+            end_ms = min(end_ms, timeframe.ceil_ms(interval.end_ms))
+        if interval.start_ms is not None and interval.limit is not None:
+            end_ms = min(end_ms, timeframe.next_ms(int(series.time[-1])))
+        start_ms = int(series.time[0]) if interval.start_ms is None else interval.start_ms
+        return fill_known(series, start_ms, end_ms, metadata.missing)
+
+    def _check_running(self) -> None:
+        if not self._running:
+            raise ClosedError("the market-data service is closed: open a new one")
+
+
+def _with_partial(
+    error: BackboneError, partial: CandleSeries | list[Trade], metadata: BackboneMetadata
+) -> BackboneError:
+    error.partial, error.missing = partial, metadata.missing
+    return error

@@ -1,0 +1,43 @@
+"""Which way a request takes down, by its priority."""
+
+from __future__ import annotations
+
+import msgspec
+
+from upbit_backbone.protocol import (
+    MAX_PAGE_TRADES,
+    BackboneRequest,
+    BackboneResponse,
+    DataSource,
+    DataType,
+    Priority,
+)
+
+
+class DirectDataAccess:
+    """Straight down, without a queue.
+
+    CRITICAL requests for what the router answers alone (tickers, order books, recent
+    trades) skip the coordinator and the store; everything else starts at the coordinator.
+    """
+
+    def __init__(self, router: DataSource, coordinator: DataSource) -> None:
+        self._router = router
+        self._coordinator = coordinator
+
+    async def fetch(self, request: BackboneRequest) -> BackboneResponse:
+        """As `DataSource.fetch`; the metadata names the path taken."""
+        entry = self._router if self._is_router_alone(request) else self._coordinator
+        response = await entry.fetch(request)
+        path = f"direct: api → {response.metadata.path}"
+        metadata = msgspec.structs.replace(response.metadata, path=path)
+        return msgspec.structs.replace(response, metadata=metadata)
+
+    @staticmethod
+    def _is_router_alone(request: BackboneRequest) -> bool:
+        if request.priority is not Priority.CRITICAL:
+            return False
+        if request.data_type is DataType.TRADE:
+            recent = request.start_time is None and request.end_time is None
+            return recent and request.count is not None and request.count <= MAX_PAGE_TRADES
+        return request.data_type is not DataType.CANDLE

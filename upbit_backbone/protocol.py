@@ -1,0 +1,244 @@
+"""What layers say to each other, and what they say of themselves.
+
+A layer is a `DataSource` that was given its lower neighbour in the constructor. Nothing
+else crosses the border between two layers than the types of this module and of `models`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import Enum, IntEnum
+from typing import Any, Literal, Protocol, Self
+from uuid import UUID, uuid4
+
+import msgspec
+
+from upbit_backbone.clock import epoch_ms
+from upbit_backbone.errors import BackboneError
+from upbit_backbone.models import Market, Source, Span, Timeframe
+
+MAX_PAGE_CANDLES = 200
+"""The exchange cuts a longer candle page silently, with HTTP 200."""
+MAX_PAGE_TRADES = 500
+MAX_DEPTH = 30
+"""Rows a side of a full order book since 2025-05-07."""
+
+Policy = Literal["latest", "all"]
+Health = Literal["starting", "healthy", "degraded", "down"]
+SubscriptionState = Literal["pending", "confirmed", "stale", "closed"]
+
+
+class Priority(IntEnum):
+    """Who goes first. A smaller value is more urgent."""
+
+    CRITICAL = 0
+    HIGH = 1
+    NORMAL = 2
+    LOW = 3
+
+    @property
+    def deadline_s(self) -> float | None:
+        """How long a call waits for its answer by default; None: as long as it takes."""
+        return (2.0, 5.0, 10.0, None)[self]
+
+    @property
+    def max_age_s(self) -> float:
+        """How old a value may be by default."""
+        return (2.0, 5.0, 10.0, 60.0)[self]
+
+
+class DataType(Enum):
+    """The four kinds of market data."""
+
+    CANDLE = "candle"
+    TICKER = "ticker"
+    ORDERBOOK = "orderbook"
+    TRADE = "trade"
+
+
+class Reach(Enum):
+    """How far down a request may go."""
+
+    STORED = "stored"
+    """Answer from what is stored and proved; never cause a request."""
+    ANYWHERE = "anywhere"
+
+
+class BackboneRequest(msgspec.Struct, frozen=True):
+    """One question, on its way down.
+
+    `start_time` (inclusive) and `end_time` (exclusive) are aware. `deadline` is a moment of
+    the monotonic clock, in seconds. A page holds at most 200 candles or 500 trades.
+    """
+
+    data_type: DataType
+    symbols: tuple[str, ...]
+    timeframe: Timeframe | None = None
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    count: int | None = None
+    priority: Priority = Priority.NORMAL
+    deadline: float | None = None
+    max_age: float | None = None
+    reach: Reach = Reach.ANYWHERE
+    request_id: UUID = msgspec.field(default_factory=uuid4)
+    depth: int = 30
+    level: float = 0
+    cursor: int | None = None
+    days_ago: int | None = None
+    policy: Policy = "latest"
+
+    @property
+    def start_ms(self) -> int | None:
+        return None if self.start_time is None else epoch_ms(self.start_time)
+
+    @property
+    def end_ms(self) -> int | None:
+        return None if self.end_time is None else epoch_ms(self.end_time)
+
+
+DataRequest = BackboneRequest
+
+
+class BackboneMetadata(msgspec.Struct, frozen=True):
+    """How an answer came about."""
+
+    source_layer: str
+    """``"layer_1"`` (exchange or realtime cache) … ``"layer_4"``: the one that had the data."""
+    cache_hit: bool
+    processing_time_ms: float
+    data_count: int
+    priority_used: Priority
+    split_info: str | None = None
+    """How a large request was split, e.g. ``"5 pages in 1 round"``; None when it was not."""
+    source: Source | None = None
+    age_s: float | None = None
+    """Seconds since the value was last known to be current."""
+    path: str = ""
+    """The layers that were asked, e.g. ``"direct: api → coordinator → storage → router"``."""
+    missing: tuple[Span, ...] = ()
+    reason: str = ""
+
+
+class BackboneResponse(msgspec.Struct, frozen=True):
+    """The answer to one `BackboneRequest`; `success` is False exactly when something is missing."""
+
+    success: bool
+    data: Any
+    metadata: BackboneMetadata
+    error: BackboneError | None
+    request_id: UUID
+
+
+class Subscription(Protocol):
+    """A stream of values for one reader.
+
+    With ``policy="latest"`` a slow reader gets the newest value only; with
+    ``policy="all"`` it gets every one, or `SlowConsumerError`. Iterating ends when the
+    subscription is closed. ``async with`` closes it.
+    """
+
+    @property
+    def state(self) -> SubscriptionState: ...
+    @property
+    def reason(self) -> str: ...
+    def __aiter__(self) -> Self: ...
+    async def __anext__(self) -> Any: ...
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(self, *exc: object) -> None: ...
+    def close(self) -> None: ...
+
+
+class DataSource(Protocol):
+    """One layer, as its upper neighbour sees it."""
+
+    def peek(
+        self,
+        data_type: DataType,
+        symbol: str,
+        timeframe: Timeframe | None,
+        start_ms: int | None,
+        end_ms: int | None,
+        count: int | None,
+        max_age_s: float,
+        now: float,
+    ) -> Any | None:
+        """Answer from memory, or not at all; creates no task, future or lock.
+
+        `now` is the monotonic clock's. None means: ask `fetch`.
+        """
+        ...
+
+    async def fetch(self, request: BackboneRequest) -> BackboneResponse:
+        """Answer a request.
+
+        Raises:
+            BackboneError: nothing of the answer could be had.
+        """
+        ...
+
+    def subscribe(self, request: BackboneRequest) -> Subscription:
+        """Open a stream of the request's data type and symbols; returns at once, `pending`."""
+        ...
+
+    async def markets(self) -> tuple[Market, ...]:
+        """What the exchange lists; stored knowledge of it while the exchange is not reached."""
+        ...
+
+
+class LayerStatus(msgspec.Struct, frozen=True):
+    """How one layer is doing."""
+
+    name: str
+    health: Health
+    reason: str
+    since: datetime
+    counters: dict[str, float] = {}
+
+
+class SystemHealth(msgspec.Struct, frozen=True):
+    """How the whole is doing: the worst of its layers."""
+
+    health: Health
+    layers: dict[str, LayerStatus]
+    """Keys ``"layer_1"`` (routing) … ``"layer_4"`` (API)."""
+
+
+class SystemStatus(msgspec.Struct, frozen=True):
+    """Where the data comes from, and whether it flows."""
+
+    health: SystemHealth
+    identity: str
+    """Name of the data's origin and of its folder, e.g. ``"upbit"`` or ``"simulator-1"``."""
+    simulated: bool
+    connection: str
+    """``"live"``, ``"connecting"`` or ``"offline"``."""
+    reason: str
+    load: float
+    """0 to 100; discomfort, not activity."""
+    exchange_offset_ms: int
+
+
+class LatencyStats(msgspec.Struct, frozen=True):
+    """Latency of answered calls, milliseconds, over the last five minutes."""
+
+    count: int
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+class PerformanceMetrics(msgspec.Struct, frozen=True):
+    """Figures of the running service."""
+
+    latency: dict[Priority, LatencyStats]
+    requests: int
+    errors: int
+    cache_hits: int
+    cache_hit_rate: float
+    """Of all answered calls, a fraction; 0.0 when there were none."""
+    exchange_requests: int
+    loop_lag_p95_ms: float
+    load: float
+    counters: dict[str, float]

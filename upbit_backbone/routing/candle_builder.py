@@ -1,0 +1,160 @@
+"""Forming candles from trades. Decides in plain code; the caller passes time and data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from upbit_backbone.clock import epoch_ms, utc_datetime
+from upbit_backbone.models import (
+    CLOSE_GRACE_MS,
+    Candle,
+    CandleSeries,
+    CandleState,
+    Timeframe,
+    Trade,
+)
+
+
+@dataclass(slots=True)
+class _Forming:
+    open_ms: int
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+    value: float
+    first_trade_ms: int
+    last_trade_ms: int
+
+    def add(self, trade: Trade, trade_ms: int) -> None:
+        self.high = max(self.high, trade.price)
+        self.low = min(self.low, trade.price)
+        # A late trade changes the open only when it was the first, and never the close.
+        if trade_ms < self.first_trade_ms:
+            self.open, self.first_trade_ms = trade.price, trade_ms
+        if trade_ms >= self.last_trade_ms:
+            self.close, self.last_trade_ms = trade.price, trade_ms
+        self.volume += trade.volume
+        self.value += trade.price * trade.volume
+
+
+class CandleBuilder:
+    """Builds the candles of one symbol and timeframe from the trades of one stream.
+
+    A candle is built only when all of it was seen: from a `seed` read by REST, or from the
+    period's beginning. It closes by exchange time plus a grace, never by the next trade. A
+    late trade for a candle just closed revises it.
+    """
+
+    def __init__(self, symbol: str, timeframe: Timeframe) -> None:
+        self._symbol = symbol
+        self._timeframe = timeframe
+        self._forming: dict[int, _Forming] = {}
+        self._closed: _Forming | None = None
+        self._whole_from_ms: float = math.inf
+        self._counted_to_ms = -1
+
+    def seed(self, page: CandleSeries, stamp_ms: int | None, now_ms: int) -> list[Candle]:
+        """Begin anew from a page asked for at `now_ms` (its newest row, stamped `stamp_ms`).
+
+        Trades up to the stamp are in the page already and are not counted again; those
+        that came since `now_ms` must follow.
+        """
+        self._forming.clear()
+        self._closed = None
+        self._whole_from_ms = self._timeframe.floor_ms(now_ms)
+        self._counted_to_ms = -1
+        if not len(page):
+            return []
+        open_ms = int(page.time[-1])
+        if stamp_ms is not None:
+            # The stamp is when the last trade was stored, which may be after the candle's end.
+            self._counted_to_ms = min(stamp_ms, self._timeframe.next_ms(open_ms) - 1)
+        if open_ms < self._whole_from_ms:
+            return []
+        row = page[-1]
+        forming = _Forming(
+            open_ms,
+            row.open,
+            row.high,
+            row.low,
+            row.close,
+            row.volume,
+            row.value,
+            open_ms,
+            self._counted_to_ms,
+        )
+        self._forming[forming.open_ms] = forming
+        return [self._candle(forming, "forming")]
+
+    def begin_next(self, now_ms: int) -> None:
+        """Begin with the candle after the one at `now_ms`: all of it will be seen."""
+        self.interrupt()
+        self._closed = None
+        self._whole_from_ms = self._timeframe.next_ms(self._timeframe.floor_ms(now_ms))
+        self._counted_to_ms = -1
+
+    def sees_whole(self, now_ms: int) -> bool:
+        """Whether the candle of this moment is being built from its beginning, or a seed."""
+        return now_ms >= self._whole_from_ms
+
+    def interrupt(self) -> None:
+        """Trades may have been missed: what is forming is no longer whole."""
+        self._forming.clear()
+        self._whole_from_ms = math.inf
+
+    def add(self, trade: Trade) -> list[Candle]:
+        """Count a trade; returns the candle it changed."""
+        trade_ms = epoch_ms(trade.exchange_time)
+        open_ms = self._timeframe.floor_ms(trade_ms)
+        if open_ms < self._whole_from_ms or trade_ms <= self._counted_to_ms:
+            return []
+        if self._closed is not None and open_ms == self._closed.open_ms:
+            self._closed.add(trade, trade_ms)
+            return [self._candle(self._closed, "revised")]
+        if self._closed is not None and open_ms < self._closed.open_ms:
+            return []
+        forming = self._forming.get(open_ms)
+        if forming is None:
+            price = trade.price
+            value = price * trade.volume
+            forming = _Forming(
+                open_ms, price, price, price, price, trade.volume, value, trade_ms, trade_ms
+            )
+            self._forming[open_ms] = forming
+        else:
+            forming.add(trade, trade_ms)
+        return [self._candle(forming, "forming")]
+
+    def close_due(self, now_ms: int) -> list[Candle]:
+        """Close what ended more than the grace before `now_ms`, oldest first."""
+        closed = []
+        for open_ms in sorted(self._forming):
+            if self._timeframe.next_ms(open_ms) + CLOSE_GRACE_MS > now_ms:
+                break
+            self._closed = self._forming.pop(open_ms)
+            closed.append(self._candle(self._closed, "closed"))
+        return closed
+
+    def next_close_ms(self, now_ms: int) -> int:
+        """When `close_due` has something to do at the latest, exchange time."""
+        first = min(self._forming, default=self._timeframe.floor_ms(now_ms))
+        return self._timeframe.next_ms(first) + CLOSE_GRACE_MS
+
+    def _candle(self, forming: _Forming, state: CandleState) -> Candle:
+        return Candle(
+            self._symbol,
+            self._timeframe,
+            utc_datetime(forming.open_ms),
+            forming.open,
+            forming.high,
+            forming.low,
+            forming.close,
+            forming.volume,
+            forming.value,
+            state != "forming",
+            False,
+            state,
+        )

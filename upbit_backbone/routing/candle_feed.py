@@ -1,0 +1,106 @@
+"""Live candles: trades of the stream, seeded by one REST read, closed by the clock."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from upbit_backbone.clock import Clock
+from upbit_backbone.errors import BackboneError, ClosedError, RateLimitedError, TransportError
+from upbit_backbone.models import CandleSeries, Gap
+from upbit_backbone.routing.candle_builder import CandleBuilder
+from upbit_backbone.routing.reader import Reader
+
+LOOK_AGAIN_S = 1.0
+"""Longest wait for a candle's end: the wall clock may be set meanwhile, and qasync keeps the
+timer of a cancelled wait (one a trade) until it fires, in at most 24 days (32 bits of ms)."""
+SEED_AGAIN_S = 5.0
+"""A day's candle must not wait for tomorrow because one request failed."""
+ReadPage = Callable[[], Awaitable[tuple[CandleSeries, int | None]]]
+
+
+class CandleFeed:
+    """Feeds one reader of candles from one reader of trades."""
+
+    def __init__(
+        self, out: Reader, trades: Reader, builder: CandleBuilder, read_page: ReadPage, clock: Clock
+    ) -> None:
+        self._out = out
+        self._trades = trades
+        self._builder = builder
+        self._read_page = read_page
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Work until the candles' reader or the trades' stream ends."""
+        try:
+            while self._out.state != "closed":
+                await self._trades.confirmed()
+                self._builder.begin_next(self._clock.now_ms())
+                interrupted = False
+                while not interrupted:
+                    seed_again_s = None if await self._seed() else SEED_AGAIN_S
+                    interrupted = await self._follow(seed_again_s)
+        except BackboneError as error:
+            self._out.fail(error)
+        finally:
+            self._trades.close()
+            # Cancelled, or a fault of ours: nobody may wait for a feed that is gone.
+            self._out.fail(ClosedError("the candles ended because the service closes"))
+
+    async def _seed(self) -> bool:
+        """Read what the forming candle holds already; False when it is worth another try.
+
+        Until it is read, candles begin with the first that is seen whole.
+        """
+        if self._trades.state == "closed":
+            return True
+        # All trades since then are read after the page.
+        asked_ms = self._clock.now_ms()
+        try:
+            page, stamp_ms = await self._read_page()
+        except BackboneError as error:
+            self._out.mark(
+                "confirmed", f"from the next candle on: the forming one was not read ({error})"
+            )
+            return not isinstance(error, TransportError | RateLimitedError)
+        for candle in self._builder.seed(page, stamp_ms, asked_ms):
+            self._out.push(candle)
+        self._out.mark("confirmed")
+        return True
+
+    async def _follow(self, at_most_s: float | None) -> bool:
+        """Build candles for a time (False), or until trades may be missed or nobody reads."""
+        started = self._clock.monotonic()
+        while self._out.state != "closed":
+            # A candle that began since is built already: reading it would be for nothing.
+            over = at_most_s is not None and self._clock.monotonic() - started >= at_most_s
+            if over and not self._builder.sees_whole(self._clock.now_ms()):
+                return False
+            wait_s = None
+            # What has arrived is counted before the clock closes its candle.
+            if not self._trades.unread:
+                now_ms = self._clock.now_ms()
+                for candle in self._builder.close_due(now_ms):
+                    self._out.push(candle)
+                due_s = (self._builder.next_close_ms(now_ms) - now_ms) / 1_000
+                wait_s = min(max(0.0, due_s), LOOK_AGAIN_S)
+            try:
+                async with asyncio.timeout(wait_s):
+                    value = await anext(self._trades)
+            except TimeoutError:
+                continue
+            except StopAsyncIteration:
+                self._out.close()
+                break
+            if isinstance(value, Gap):
+                if self._out.policy == "all":
+                    self._out.push(value)
+                if value.state != "open":
+                    continue
+                self._builder.interrupt()
+                self._out.mark("stale", value.reason)
+                break
+            for candle in self._builder.add(value):
+                self._out.push(candle)
+        return True

@@ -1,0 +1,100 @@
+"""What routing needs of an exchange; `upbit_backbone.exchanges` implements it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Literal, Protocol
+
+import msgspec
+
+from upbit_backbone.models import CandleSeries, Market, Orderbook, Ticker, Timeframe, Trade
+
+RateGroup = Literal["market", "candles", "trades", "ticker", "orderbook"]
+StreamKind = Literal["ticker", "trade", "orderbook"]
+
+
+class StreamEvent(msgspec.Struct, frozen=True):
+    """One value from the socket; a snapshot confirms that its subscription is in force."""
+
+    value: Ticker | Trade | Orderbook
+    snapshot: bool
+
+
+class ExchangeSocket(Protocol):
+    """An open connection that streams values."""
+
+    async def subscribe(self, wanted: Mapping[StreamKind, Collection[str]]) -> None:
+        """Replace the whole subscription by `wanted` (symbols by kind).
+
+        Raises:
+            TransportError: the connection is gone.
+        """
+        ...
+
+    def events(self) -> AsyncIterator[StreamEvent]:
+        """Values as they arrive, until the connection ends.
+
+        Raises:
+            TransportError: the connection was lost or the exchange refused the request.
+            ProtocolError: a frame was not understood.
+        """
+        ...
+
+
+class ExchangeAdapter(Protocol):
+    """The public market data of one exchange; one call is one request, never retried here.
+
+    All calls raise `TransportError`, `RateLimitedError` (429, 418), `ProtocolError`,
+    `UnknownSymbolError` (the exchange does not list it), `InvalidRequestError` (it refused
+    a parameter), `DataUnavailableError` and `StorageOriginError` (another simulator's mark).
+    Cancelling a call leaves nothing behind.
+    """
+
+    async def markets(self) -> tuple[Market, ...]:
+        """All listed markets, the exchange's order."""
+        ...
+
+    async def candles(
+        self, symbol: str, timeframe: Timeframe, *, to_ms: int | None, count: int
+    ) -> tuple[CandleSeries, int | None]:
+        """The `count` (1 to 200) latest candles with open time < `to_ms` (None: now).
+
+        Returns the series, ascending, and the exchange's stamp of the newest row: the time
+        (epoch milliseconds) of the last trade in it, None for an empty page.
+        """
+        ...
+
+    async def tickers(self, symbols: Sequence[str]) -> tuple[Ticker, ...]:
+        """One ticker a symbol, in the order asked."""
+        ...
+
+    async def orderbooks(
+        self, symbols: Sequence[str], *, depth: int, level: float
+    ) -> tuple[Orderbook, ...]:
+        """One book a symbol, in the order asked, at most `depth` rows a side."""
+        ...
+
+    async def trades(
+        self,
+        symbol: str,
+        *,
+        count: int,
+        to_ms: int | None = None,
+        cursor: int | None = None,
+        days_ago: int | None = None,
+    ) -> tuple[Trade, ...]:
+        """The `count` (1 to 500) latest trades, newest first.
+
+        Args:
+            symbol: Market code.
+            count: Page size.
+            to_ms: Exclusive end, floored to the second; its UTC day is that of `days_ago`.
+            cursor: Only trades older than the one with this `sequential_id`.
+            days_ago: UTC day, 0 (today) to 7.
+        """
+        ...
+
+    def connect(self) -> AbstractAsyncContextManager[ExchangeSocket]:
+        """Open a socket; leaving the context closes it."""
+        ...

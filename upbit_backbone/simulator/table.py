@@ -1,0 +1,326 @@
+"""A table of minutes, and the trades that make up each of them.
+
+The minute rows come first; trades are split from them exactly. In every minute the
+first trade is the open, the last the close, one is the high and one the low, and their
+volumes add up to the row's volume. Prices are integers in units of the table and volumes
+integers in 1e-8 of the base asset, so that nothing is ever rounded twice.
+
+Only minutes in which somebody traded are kept; they are named by their position, 0 to
+`live` - 1. Which instant a minute stands for is the market's matter (`market.py`): most
+tables repeat for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upbit_backbone.simulator.random_numbers import (
+    DrawArray,
+    IntArray,
+    bit_field,
+    draws,
+    key_of,
+)
+
+MINUTES_PER_DAY = 1_440
+MOST_TRADES_A_MINUTE = 64
+
+_MINUTE_MS = 60_000
+_LIMB_BITS = 30
+"""Sums of value are kept as two limbs: 28 days of KRW-XRP reach 1e21, one minute of
+KRW-DOGE 1.1e19, and int64 ends at 9.2e18."""
+_CELLS_PER_CHUNK = 32_768
+"""Trades worked on at once while building: few enough for the processor's cache, and 2 to
+4 ms, so that a cancelled build ends soon and no other thread waits long."""
+_LOW_LIMB = (1 << _LIMB_BITS) - 1
+_TURNS = key_of("turns")
+
+Column = NDArray[np.int32]
+
+
+class BuildCancelledError(Exception):
+    """The table is no longer wanted; raised between two chunks of building."""
+
+
+@dataclass(frozen=True)
+class MinuteRows:
+    """Columns of consecutive minutes, the first at 00:00 UTC; whole days.
+
+    A minute without a trade has volume 0; its prices mean nothing.
+    """
+
+    open: IntArray
+    high: IntArray
+    low: IntArray
+    close: IntArray
+    volume: IntArray
+    trades: IntArray
+    """How many trades the minute would like to have; the table gives it what it needs."""
+
+
+class TradeBlock(NamedTuple):
+    """Trades of several minutes: matrices with one line per minute."""
+
+    used: IntArray
+    """How many places of each line are trades."""
+    offset_ms: IntArray
+    """0 to 59,999 within the minute, never decreasing along a line; 60,000 where unused."""
+    price: IntArray
+    volume: IntArray
+    taker_buys: NDArray[np.bool_]
+
+
+class Totals(NamedTuple):
+    """Sums over all trades before some point; only differences of two mean anything."""
+
+    volume: int
+    value: int
+    """Sum of price times volume."""
+    sold: int
+    """Volume of the trades whose taker sold."""
+
+
+class Buckets(NamedTuple):
+    """The candles of one timeframe in a table: only those in which somebody traded."""
+
+    number: Column
+    """Of the bucket since row 0, ascending."""
+    first: Column
+    """Position of its first live minute."""
+    end: Column
+    """Position after its last live minute."""
+    high: Column
+    low: Column
+
+
+class Table:
+    """Minutes with their trades, prefix sums and extremes.
+
+    Building splits every trade once, to sum value and sides: about 0.2 s for a recorded
+    table, a tenth of it for others. `cancelled` is asked every few milliseconds.
+
+    Args:
+        key: What all random numbers of the table's trades are drawn from.
+        rows: The minutes.
+        grid: Prices between those of a row are multiples of it.
+        cancelled: True when the table is no longer wanted.
+
+    Raises:
+        BuildCancelledError: `cancelled` returned True.
+    """
+
+    def __init__(
+        self,
+        key: int,
+        rows: MinuteRows,
+        *,
+        grid: int = 1,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.size = len(rows.volume)
+        """Minutes, those without a trade too."""
+        assert self.size % MINUTES_PER_DAY == 0, "a table has whole days"
+        traded = np.flatnonzero(rows.volume)
+        self.live = len(traded)
+        self.minute: Column = traded.astype(np.int32)
+        self.open, self.high, self.low, self.close = (
+            column[traded].astype(np.int32)
+            for column in (rows.open, rows.high, rows.low, rows.close)
+        )
+        self.count = _needed(rows)[traded].astype(np.int8)
+        self.trade_count = int(self.count.sum(dtype=np.int64))
+        self._key = key
+        self._grid = grid
+        self._volume_sums = _prefix_sums(rows.volume[traded])
+        self._buckets: dict[int, Buckets] = {}
+        self._sum_trades(cancelled)
+
+    def position(self, minute: int) -> int:
+        """How many live minutes lie before this one."""
+        # Of the column's own type: any other makes numpy convert the whole column.
+        return int(self.minute.searchsorted(np.int32(minute)))
+
+    def totals(self, position: int) -> Totals:
+        """Sums over the first `position` live minutes, 0 to `live`."""
+        return Totals(
+            int(self._volume_sums[position]),
+            (int(self._value_high_sums[position]) << _LIMB_BITS)
+            + int(self._value_low_sums[position]),
+            int(self._sold_sums[position]),
+        )
+
+    def spans(self, first: Column, end: Column) -> tuple[list[int], list[int]]:
+        """Volume and value of each span of positions, `end` exclusive."""
+        volumes = self._volume_sums[end] - self._volume_sums[first]
+        high = self._value_high_sums[end] - self._value_high_sums[first]
+        low = self._value_low_sums[end] - self._value_low_sums[first]
+        values = [
+            (big << _LIMB_BITS) + small
+            for big, small in zip(high.tolist(), low.tolist(), strict=True)
+        ]
+        return volumes.tolist(), values
+
+    def buckets(self, minutes: int) -> Buckets:
+        """All candles of so many minutes; the first question of a kind costs about 1 ms."""
+        buckets = self._buckets.get(minutes)
+        if buckets is None:
+            numbers = self.minute // minutes
+            first = np.flatnonzero(np.diff(numbers, prepend=-1)).astype(np.int32)
+            buckets = Buckets(
+                number=numbers[first],
+                first=first,
+                end=np.append(first[1:], np.int32(self.live)),
+                high=np.maximum.reduceat(self.high, first),
+                low=np.minimum.reduceat(self.low, first),
+            )
+            self._buckets[minutes] = buckets
+        return buckets
+
+    def trades(self, positions: IntArray) -> TradeBlock:
+        """All trades of these live minutes."""
+        price, volume, buys, bits = self._split(positions)
+        count = self.count[positions].astype(np.int64)
+        unused = np.arange(price.shape[1]) >= count[:, None]
+        offsets = _offsets(bits)
+        offsets[unused] = _MINUTE_MS
+        offsets.sort(axis=1)
+        return TradeBlock(count, offsets, price, volume, buys)
+
+    def last_offsets(self, positions: NDArray[Any]) -> IntArray:
+        """Milliseconds within its minute of the last trade of each live minute."""
+        count = self.count[positions].astype(np.int64)
+        slots = np.arange(int(count.max(initial=1)))
+        offsets = _offsets(self._bits(positions, slots))
+        latest: IntArray = np.where(slots < count[:, None], offsets, 0).max(axis=1)
+        return latest
+
+    def _sum_trades(self, cancelled: Callable[[], bool]) -> None:
+        high_limb, low_limb, sold = (np.zeros(self.live, np.int64) for _ in range(3))
+        # Minutes of like counts together, busiest first: a matrix is as wide as its
+        # longest line.
+        order = np.argsort(-self.count, kind="stable")
+        start = 0
+        while start < self.live:
+            if cancelled():
+                raise BuildCancelledError
+            lines = _CELLS_PER_CHUNK // int(self.count[order[start]])
+            chunk = order[start : start + lines]
+            start += lines
+            price, volume, buys, _ = self._split(chunk)
+            low = (price * (volume & _LOW_LIMB)).sum(axis=1)
+            high_limb[chunk] = (price * (volume >> _LIMB_BITS)).sum(axis=1) + (low >> _LIMB_BITS)
+            low_limb[chunk] = low & _LOW_LIMB
+            sold[chunk] = np.where(buys, 0, volume).sum(axis=1)
+        self._value_high_sums = _prefix_sums(high_limb)
+        self._value_low_sums = _prefix_sums(low_limb)
+        self._sold_sums = _prefix_sums(sold)
+
+    def _split(
+        self, positions: NDArray[Any]
+    ) -> tuple[IntArray, IntArray, NDArray[np.bool_], DrawArray]:
+        """Prices, volumes, sides and random bits of the trades of these minutes."""
+        count = self.count[positions].astype(np.int64)
+        slots = np.arange(int(count.max(initial=1)))
+        bits = self._bits(positions, slots)
+        price = self._prices(positions, count, slots, bits)
+        volume = self._volumes(positions, count, slots, bits)
+        before = np.empty_like(price)
+        before[:, 1:] = price[:, :-1]
+        before[:, 0] = self.close[positions - 1]  # the first follows the last: tables repeat
+        # The taker's side follows the price; at an unchanged one it is drawn.
+        buys = (price - before) * 2 + bit_field(bits, 32, 1) > 0
+        return price, volume, buys, bits
+
+    def _bits(self, positions: NDArray[Any], slots: IntArray) -> DrawArray:
+        # Of each: 0-15 noise of the price, 16-31 share of volume, 32 side, 33-56 time.
+        return draws(draws(self._key, self.minute[positions])[:, None], slots[None, :])
+
+    def _prices(
+        self, positions: NDArray[Any], count: IntArray, slots: IntArray, bits: DrawArray
+    ) -> IntArray:
+        """A path from open over high and low, in either order, to close, with some noise."""
+        opened, high, low, closed = (
+            column[positions].astype(np.int64)
+            for column in (self.open, self.high, self.low, self.close)
+        )
+        last = count - 1
+        choice = draws(self._key ^ _TURNS, self.minute[positions])
+        one = 1 + bit_field(choice, 0, 24) % np.maximum(count - 2, 1)
+        other = 1 + bit_field(choice, 24, 24) % np.maximum(count - 3, 1)
+        other += other >= one
+        first_turn, second_turn = np.minimum(one, other), np.maximum(one, other)
+        first_price = np.where(one < other, high, low)
+        second_price = np.where(one < other, low, high)
+        # Three trades have room for one turn, fewer for none.
+        few, three = count <= 3, count == 3
+        only = np.where(high > np.maximum(opened, closed), high, low)
+        first_turn = np.where(few, np.where(three, 1, 0), first_turn)
+        second_turn = np.where(few, np.where(three, 1, last), second_turn)
+        first_price = np.where(few, np.where(three, only, opened), first_price)
+        second_price = np.where(few, np.where(three, only, closed), second_price)
+
+        slope_a = (first_price - opened) / np.maximum(first_turn, 1)
+        slope_b = (second_price - first_price) / np.maximum(second_turn - first_turn, 1)
+        slope_c = (closed - second_price) / np.maximum(last - second_turn, 1)
+        start_b = first_price - slope_b * first_turn
+        start_c = second_price - slope_c * second_turn
+        in_a, in_c = slots <= first_turn[:, None], slots > second_turn[:, None]
+        path = np.where(in_a, slope_a[:, None], np.where(in_c, slope_c[:, None], slope_b[:, None]))
+        path *= slots
+        path += np.where(in_a, opened[:, None], np.where(in_c, start_c[:, None], start_b[:, None]))
+        noise = bit_field(bits, 0, 16) - 32_768.0
+        noise *= ((high - low) / (8 * 32_768))[:, None]  # up to an eighth of the range
+        path += noise
+        path /= self._grid
+        np.rint(path, out=path)
+        price: IntArray = path.astype(np.int64)
+        price *= self._grid
+        np.clip(price, low[:, None], high[:, None], out=price)
+        lines = np.arange(len(positions))
+        price[lines, first_turn] = first_price
+        price[lines, second_turn] = second_price
+        price[:, 0] = opened
+        price[lines, last] = closed
+        return price
+
+    def _volumes(
+        self, positions: NDArray[Any], count: IntArray, slots: IntArray, bits: DrawArray
+    ) -> IntArray:
+        """Many small shares and few large ones, each at least one unit."""
+        used = slots < count[:, None]
+        share = np.divide(used, bit_field(bits, 16, 16) + 1_500.0)
+        np.cumsum(share, axis=1, out=share)
+        share /= share[:, -1:]
+        total = self._volume_sums[positions + 1] - self._volume_sums[positions]
+        share *= (total - count)[:, None]
+        # The last share is 1.0, so the floors end at exactly what is to be dealt.
+        np.floor(share, out=share)
+        volume: IntArray = np.diff(share.astype(np.int64), axis=1, prepend=0)
+        volume += used
+        return volume
+
+
+def _offsets(bits: DrawArray) -> IntArray:
+    return (bit_field(bits, 33, 24) * _MINUTE_MS) >> 24
+
+
+def _prefix_sums(column: IntArray) -> IntArray:
+    sums = np.zeros(len(column) + 1, np.int64)
+    np.cumsum(column, out=sums[1:])
+    return sums
+
+
+def _needed(rows: MinuteRows) -> IntArray:
+    """Trades of each minute: what it wants, at least what its prices need."""
+    upper = rows.high > np.maximum(rows.open, rows.close)
+    lower = rows.low < np.minimum(rows.open, rows.close)
+    flat = rows.high == rows.low
+    least = np.where(flat, 1, 2 + upper.astype(np.int64) + lower)
+    most = np.maximum(np.minimum(rows.volume, MOST_TRADES_A_MINUTE), least)
+    trades: IntArray = np.clip(rows.trades, least, most)
+    return trades

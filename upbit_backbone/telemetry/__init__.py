@@ -1,0 +1,1 @@
+"""What the service knows of itself: latencies, counters, the event loop's lag."""
