@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -45,6 +46,128 @@ BANDS = [("KRW-BTC", *band) for band in KRW_BANDS] + [("USDT-BTC", *band) for ba
 def test_a_band_begins_at_its_lower_bound(symbol: str, bound: str, tick: str, below: str) -> None:
     assert tick_size(symbol, float(bound)) == Decimal(tick)
     assert tick_size(symbol, float(Decimal(bound) - Decimal(below))) == Decimal(below)
+
+
+# (first instant of the table in UTC, lower bounds with their ticks): upbit-api, section 3.
+KRW_UNTIL_2024 = {
+    "2000000": "1000",
+    "1000000": "500",
+    "500000": "100",
+    "100000": "50",
+    "50000": "10",
+    "10000": "10",
+    "5000": "5",
+    "1000": "5",
+    "100": "1",
+    "10": "0.1",
+    "1": "0.01",
+    "0.1": "0.001",
+    "0.01": "0.0001",
+    "0.001": "0.0001",
+    "0.0001": "0.0001",
+}
+KRW_FROM_2024 = {
+    "2000000": "1000",
+    "1000000": "500",
+    "500000": "100",
+    "100000": "50",
+    "50000": "10",
+    "10000": "10",
+    "5000": "1",
+    "1000": "1",
+    "100": "0.1",
+    "10": "0.01",
+    "1": "0.001",
+    "0.1": "0.0001",
+    "0.01": "0.00001",
+    "0.001": "0.000001",
+    "0.0001": "0.0000001",
+    "0.00001": "0.00000001",
+}
+KRW_NOW = {bound: tick for bound, tick, _ in KRW_BANDS} | {"0.000001": "0.00000001"}
+USDT_NOW = {bound: tick for bound, tick, _ in USDT_BANDS} | {"0.00001": "0.00000001"}
+USDT_UNTIL_2024 = dict.fromkeys(USDT_NOW, "0.001")
+ERAS = {
+    "won of 2018": ("KRW-XLM", "2018-01-22T00:00:00Z", KRW_UNTIL_2024),
+    "won until January 2024": ("KRW-XLM", "2024-01-28T15:59:59Z", KRW_UNTIL_2024),
+    "won from January 2024": ("KRW-XLM", "2024-01-28T16:00:00Z", KRW_FROM_2024),
+    "won until July 2025": ("KRW-XLM", "2025-07-30T14:59:59Z", KRW_FROM_2024),
+    "won from July 2025": ("KRW-XLM", "2025-07-30T15:00:00Z", KRW_NOW),
+    "dollars until August 2024": ("USDT-XLM", "2024-08-18T14:59:59Z", USDT_UNTIL_2024),
+    "dollars from August 2024": ("USDT-XLM", "2024-08-18T15:00:00Z", USDT_NOW),
+    "bitcoin ever": ("BTC-XLM", "2018-01-22T00:00:00Z", dict.fromkeys(KRW_NOW, "0.00000001")),
+}
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_each_era_has_its_tick_at_and_just_below_each_bound(era: str) -> None:
+    symbol, text, bands = ERAS[era]
+    at = datetime.fromisoformat(text)
+    ticks = list(bands.items())
+    for (bound, tick), (_, below) in zip(ticks, [*ticks[1:], ticks[-1]], strict=True):
+        assert tick_size(symbol, float(bound), at) == Decimal(tick), bound
+        just_below = float(Decimal(bound) * Decimal("0.99999999"))
+        assert tick_size(symbol, just_below, at) == Decimal(below), bound
+
+
+def test_without_a_moment_the_newest_table_holds() -> None:
+    for bound in KRW_NOW:
+        for symbol in ("KRW-XLM", "KRW-TRX", "KRW-USDT", "USDT-XLM", "BTC-XLM"):
+            newest = tick_size(symbol, float(bound), datetime(9999, 12, 31, tzinfo=UTC))
+            assert tick_size(symbol, float(bound)) == newest
+
+
+@pytest.mark.parametrize(
+    ("text", "tick"),
+    [
+        ("2024-01-28T15:59:59Z", "1"),
+        ("2024-01-28T16:00:00Z", "0.1"),
+        ("2024-10-13T21:59:59Z", "0.1"),
+        ("2024-10-13T22:00:00Z", "1"),
+        ("2025-07-30T14:59:59Z", "1"),
+        ("2025-07-30T15:00:00Z", "1"),
+    ],
+)
+def test_sixteen_assets_got_their_whole_won_back_before_the_others(text: str, tick: str) -> None:
+    assets = [
+        *("ADA", "ALGO", "BLUR", "CELO", "ELF", "EOS", "GRS", "GRT"),
+        *("ICX", "MANA", "MINA", "POL", "SAND", "SEI", "STG", "TRX"),
+    ]
+    assert len(assets) == 16
+    at = datetime.fromisoformat(text)
+    for asset in assets:
+        for price in (100.0, 999.9):
+            assert tick_size(f"KRW-{asset}", price, at) == Decimal(tick)
+        # Only this band, and only in won.
+        for price in (99.99, 1_000.0):
+            ordinary = tick_size("KRW-XLM", price, at)
+            assert tick_size(f"KRW-{asset}", price, at) == ordinary
+        assert tick_size(f"USDT-{asset}", 500.0, at) == tick_size("USDT-XLM", 500.0, at)
+    finer = datetime(2024, 1, 28, 16, tzinfo=UTC) <= at < datetime(2025, 7, 30, 15, tzinfo=UTC)
+    assert tick_size("KRW-XLM", 500.0, at) == Decimal("0.1" if finer else "1")
+
+
+@pytest.mark.parametrize(
+    ("text", "tick"),
+    [
+        ("2025-03-20T15:59:59Z", "1"),
+        ("2025-03-20T16:00:00Z", "0.5"),
+        ("2026-01-05T00:00:00Z", "0.5"),
+    ],
+)
+@pytest.mark.parametrize("symbol", ["KRW-USDT", "KRW-USDC"])
+def test_dollar_tokens_have_half_won_since_march_2025(symbol: str, text: str, tick: str) -> None:
+    at = datetime.fromisoformat(text)
+    assert tick_size(symbol, 1_000.0, at) == Decimal(tick)
+    assert tick_size(symbol, 4_999.5, at) == Decimal(tick)
+    for price in (999.0, 10_000.0):
+        assert tick_size(symbol, price, at) == tick_size("KRW-XLM", price, at)
+
+
+def test_a_moment_means_the_same_in_every_zone() -> None:
+    korean = datetime.fromisoformat("2024-01-29T01:00:00+09:00")
+    assert tick_size("KRW-XRP", 730.0, korean) == Decimal("0.1")
+    assert tick_size("KRW-XRP", 730.0, korean - timedelta(seconds=1)) == Decimal("1")
 
 
 @pytest.mark.parametrize("price", [0.00000001, 0.07084678, 1.0, 20.0])
