@@ -37,10 +37,11 @@ def main(arguments: list[str] | None = None) -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
     from ui.options import read_options
+    from upbit_backbone.errors import BackboneError
 
     try:
         options = read_options(flags)
-    except ValueError as exc:
+    except (BackboneError, ValueError) as exc:
         return _refuse(str(exc))
     from ui.app import run
 
@@ -65,6 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--exchange", choices=("auto", "upbit", "simulator"), help="where prices come from")
     add("--rest-url", metavar="U", help="another address of the exchange, ending in /v1")
     add("--ws-url", metavar="U", help="and of its stream; both or neither")
+    add("--replay", metavar="FILE", type=Path, help="show a recording instead of an exchange")
+    add("--speed", metavar="N", type=float, help="of the replay, 1 (default) to 1000")
     add("--symbol", metavar="S", help="first chart, e.g. KRW-BTC")
     add("--timeframe", metavar="T", help="first chart, e.g. 1m, 1h, 1d")
     add("--data-dir", metavar="D", type=Path, help="where market data are stored")

@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,13 +27,15 @@ from PySide6.QtWidgets import QApplication
 from ui.bridge import BackboneBridge
 from ui.exchange_choice import choose_exchange
 from ui.language import LANGUAGES, Translations
-from ui.main_window import TIMEFRAMES, MainWindow
-from ui.options import DesktopOptions
+from ui.main_window import TIMEFRAMES, MainWindow, Replayed
+from ui.options import DesktopOptions, Replay
 from ui.qt_messages import log_qt_messages
 from ui.sentences import error_sentence, translate, unexpected_sentence
 from ui.theme import apply_theme, load_theme
-from upbit_backbone import BackboneError, BackboneManager, Timeframe
-from upbit_backbone.clock import SystemClock
+from upbit_backbone import BackboneConfig, BackboneError, BackboneManager, Timeframe
+from upbit_backbone.clock import Clock, SystemClock
+from upbit_backbone.recorder.records import duration_s
+from upbit_backbone.recorder.replay import ReplayServer
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +82,9 @@ class Desktop:
         self._options = options
         self._translations = translations
         self._watchdog = watchdog
-        self._clock = SystemClock()
+        self._replay = _replay_server(options.replay)
+        # A replay's clock is the recording's: what the window counts from now counts from there.
+        self._clock: Clock = SystemClock() if self._replay is None else self._replay.clock
         self._exit_code = 0
         self._asked_at = 0.0
         self._chart_drawn = False
@@ -118,9 +123,11 @@ class Desktop:
             if self._options.automatic:
                 text = translate("Desktop", "Trying to reach Upbit…")
                 self._window.notices.show_message(text)
-            choice = await choose_exchange(self._options.config, automatic=self._options.automatic)
-            self._window.notices.hide()
-            self._window.set_simulated(choice.config.exchange == "simulator")
+            config = await self._start_replay()
+            choice = await choose_exchange(config, automatic=self._options.automatic)
+            if self._replay is None:
+                self._window.notices.hide()
+                self._window.set_simulated(choice.config.exchange == "simulator")
             if choice.reason == "stored":
                 text = translate(
                     "Desktop",
@@ -133,12 +140,30 @@ class Desktop:
                     "Desktop", "Upbit cannot be reached: a simulator was started instead."
                 )
                 self._window.notices.show_message(text)
-            self._manager = BackboneManager(choice.config, first_symbol=self._window.symbol)
+            self._manager = BackboneManager(
+                choice.config, clock=self._clock, first_symbol=self._window.symbol
+            )
             await self._manager.initialize()
             self._bridge.attach(self._manager.api)
         except BackboneError as exc:
             logger.error("the service could not be opened: %s", exc)
             self._window.messages.show_message(error_sentence(exc))
+
+    async def _start_replay(self) -> BackboneConfig:
+        """Serve the recording, if there is one; gives the settings that reach it."""
+        config, server, replay_of = self._options.config, self._replay, self._options.replay
+        if server is None or replay_of is None:
+            return config
+        recording = replay_of.recording
+        simulated = recording.header.mark is not None
+        # Before it is started the clock stands where the recording begins.
+        began_ms = server.clock.now_ms()
+        self._window.set_replay(Replayed(began_ms, replay_of.speed, simulated))
+        if not recording.complete:
+            text = translate("Desktop", "The recording's end is missing: it has {0} seconds.")
+            self._window.notices.show_message(text.format(f"{duration_s(recording):.0f}"))
+        await server.start()
+        return replace(config, rest_url=server.rest_url, ws_url=server.ws_url, replay=server.name)
 
     async def _wait_for_paint(self) -> None:
         """The window comes first. A window nobody shows (minimised) is not waited for."""
@@ -205,6 +230,8 @@ class Desktop:
         await self._bridge.close()
         if self._manager is not None:
             await self._manager.shutdown()
+        if self._replay is not None:
+            await self._replay.close()
         self._window.setEnabled(True)
         self._window.save_state(settings)
         settings.sync()
@@ -239,6 +266,10 @@ class Desktop:
         finally:
             sys.excepthook = before
             loop.set_exception_handler(None)
+
+
+def _replay_server(replay: Replay | None) -> ReplayServer | None:
+    return None if replay is None else ReplayServer(replay.recording, speed=replay.speed)
 
 
 class _Watchdog:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from PySide6.QtCore import QByteArray, QEvent, QSettings, Qt, Signal
 from PySide6.QtGui import (
     QCloseEvent,
@@ -30,6 +32,7 @@ from ui.candle_update import CandleUpdate
 from ui.chart.chart import Chart, HistoryWish
 from ui.language import is_korean
 from ui.message_bar import MessageBar
+from ui.moments import moment_label
 from ui.monitor.panel import MonitorPanel
 from ui.orderbook.trade_tape import TradeTape
 from ui.quote_header import QuoteHeader
@@ -61,6 +64,15 @@ _RIGHT_HEIGHTS = [600, 240]
 _QUOTE_LISTED = "KRW-"
 
 
+class Replayed(NamedTuple):
+    """What the banner says of a recording that is shown."""
+
+    recorded_ms: int
+    """When it begins, by the exchange's clock."""
+    speed: float
+    simulated: bool
+
+
 class MainWindow(QMainWindow):
     """The chart in the middle, the market list beside it, the monitor below."""
 
@@ -77,6 +89,7 @@ class MainWindow(QMainWindow):
         self._markets: dict[str, Market] = {}
         self._symbol, self._timeframe = "", Timeframe.M1
         self._may_close = self._was_painted = False
+        self._replayed: Replayed | None = None
         self.setWindowIcon(QIcon(str(resource_path("icons/upbit-backbone.svg"))))
         self.resize(*_SIZE)
 
@@ -151,6 +164,12 @@ class MainWindow(QMainWindow):
     def set_simulated(self, simulated: bool) -> None:
         """Show or hide the banner that nobody can overlook."""
         self.banner.setVisible(simulated)
+
+    def set_replay(self, replayed: Replayed) -> None:
+        """Show the banner, which says that this is past, and from when."""
+        self._replayed = replayed
+        self.banner.setText(self._banner_text())
+        self.banner.show()
 
     def begin_closing(self) -> None:
         """Take no more wishes; what runs is being ended."""
@@ -265,9 +284,7 @@ class MainWindow(QMainWindow):
         return row
 
     def _retranslate(self) -> None:
-        self.banner.setText(
-            self.tr("SIMULATED — these prices come from a simulator, not from the exchange")
-        )
+        self.banner.setText(self._banner_text())
         self._market_dock.setWindowTitle(self.tr("Markets (KRW)"))
         self._tape_dock.setWindowTitle(self.tr("Trades"))
         self._monitor_dock.setWindowTitle(self.tr("Monitor"))
@@ -278,6 +295,16 @@ class MainWindow(QMainWindow):
         self.header.open(self._symbol, self._markets.get(self._symbol))
         self.chart.set_title(self._chart_title())
         self._show_title()
+
+    def _banner_text(self) -> str:
+        if self._replayed is None:
+            return self.tr("SIMULATED — these prices come from a simulator, not from the exchange")
+        if self._replayed.simulated:
+            text = self.tr("재생 · REPLAY — SIMULATED prices, recorded {0}, played at {1}×")
+        else:
+            text = self.tr("재생 · REPLAY — not live: recorded {0}, played at {1}×")
+        moment = moment_label(self._replayed.recorded_ms, Timeframe.M1)
+        return text.format(moment, f"{self._replayed.speed:g}")
 
     def _switch_language(self) -> None:
         self.languageWanted.emit("en" if is_korean() else "ko")

@@ -12,6 +12,17 @@ from ui.language import Language
 from upbit_backbone.config import ENVIRONMENT_PREFIX, BackboneConfig
 from upbit_backbone.errors import InvalidRequestError
 from upbit_backbone.models import Timeframe
+from upbit_backbone.recorder.opening import open_recording
+from upbit_backbone.recorder.records import Recording
+from upbit_backbone.recorder.replay import check_speed
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A recording to be served in this process, and how fast."""
+
+    recording: Recording
+    speed: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +32,8 @@ class DesktopOptions:
     config: BackboneConfig
     automatic: bool = False
     """Try the exchange of `config`, else open what is stored, else start a simulator."""
+    replay: Replay | None = None
+    """What to show instead of an exchange."""
     symbol: str | None = None
     timeframe: Timeframe | None = None
     language: Language = "ko"
@@ -37,6 +50,7 @@ def read_options(flags: argparse.Namespace) -> DesktopOptions:
 
     Raises:
         InvalidRequestError: a value that makes no sense; the message says what is expected.
+        StorageCorruptError: the recording to replay is damaged.
     """
     config = BackboneConfig.from_environment()
     given: dict[str, Any] = {
@@ -56,6 +70,10 @@ def read_options(flags: argparse.Namespace) -> DesktopOptions:
     if flags.exchange == "simulator" and flags.rest_url is None and flags.ws_url is None:
         # The flag is stronger than an address in the environment.
         given |= {"rest_url": None, "ws_url": None}
+    replay = _read_replay(flags)
+    if replay is not None:
+        automatic = False
+        given |= {"exchange": "upbit", "rest_url": None, "ws_url": None}
     if flags.after < 0:
         raise InvalidRequestError(f"--after must be 0 seconds or more, was {flags.after:g}")
     if flags.screenshot is not None and not flags.screenshot.absolute().parent.is_dir():
@@ -65,9 +83,25 @@ def read_options(flags: argparse.Namespace) -> DesktopOptions:
     return DesktopOptions(
         config=replace(config, **given),
         automatic=automatic,
+        replay=replay,
         symbol=None if flags.symbol is None else flags.symbol.strip().upper(),
         timeframe=None if flags.timeframe is None else Timeframe.parse(flags.timeframe),
         language=flags.language,
         screenshot=flags.screenshot,
         after_s=flags.after,
     )
+
+
+def _read_replay(flags: argparse.Namespace) -> Replay | None:
+    if flags.replay is None:
+        if flags.speed is not None:
+            raise InvalidRequestError("--speed is that of a replay: give --replay FILE beside it")
+        return None
+    if any((flags.exchange, flags.rest_url, flags.ws_url)):
+        raise InvalidRequestError(
+            "--replay shows a recording instead of an exchange: leave out --exchange, --rest-url"
+            " and --ws-url"
+        )
+    speed = 1.0 if flags.speed is None else flags.speed
+    check_speed(speed)
+    return Replay(open_recording(flags.replay), speed)

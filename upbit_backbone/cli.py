@@ -27,9 +27,15 @@ from upbit_backbone import (
     InvalidRequestError,
     MarketDataAPI,
 )
+from upbit_backbone.clock import SystemClock
 from upbit_backbone.config import Exchange
+from upbit_backbone.manager import open_addresses
 from upbit_backbone.models import KST_OFFSET
+from upbit_backbone.origin import Origin
 from upbit_backbone.price import format_price
+from upbit_backbone.recorder.command import record as run_recorder
+from upbit_backbone.recorder.command import replay as run_replay
+from upbit_backbone.recorder.record import Source, read_wanted
 from upbit_backbone.simulator.command import simulate as run_simulator
 from upbit_backbone.telemetry.logs import configure_logging
 
@@ -68,9 +74,84 @@ def simulate(
     now: Annotated[
         str | None, typer.Option(metavar="T", help="Stop the exchange's clock at T.")
     ] = None,
+    window: Annotated[
+        str | None, typer.Option(help="Of limits: fixed, first-request or sliding.")
+    ] = None,
+    ban_after: Annotated[
+        int | None, typer.Option(help="Refused calls in 10 s that ban a caller; 0 never.")
+    ] = None,
+    max_connections: Annotated[
+        int | None, typer.Option(help="WebSockets at once; one more is refused.")
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Any open point, e.g. refusal_body=empty."),
+    ] = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="'KIND key=value …'", help="What goes wrong, e.g. '429 group=candles count=3'."
+        ),
+    ] = None,
+    script: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What happens on its markets, as JSON.")
+    ] = None,
+    rate: Annotated[float, typer.Option(help="How many times as often somebody trades.")] = 1.0,
 ) -> None:
     """Serve a simulated exchange; prints one line of JSON with its addresses."""
-    _run(run_simulator(host=host, port=port, seed=seed, as_recorded=as_recorded, now=now))
+    named = {"window": window, "ban_after": ban_after, "max_connections": max_connections}
+    flags = [f"{name}={value}" for name, value in named.items() if value is not None]
+    _run(
+        run_simulator(
+            host=host,
+            port=port,
+            seed=seed,
+            as_recorded=as_recorded,
+            now=now,
+            settings=[*(setting or ()), *flags],
+            faults=fault or (),
+            script=script,
+            rate=rate,
+        )
+    )
+
+
+@app.command()
+def record(
+    file: Annotated[Path, typer.Argument(help="The file to make, e.g. today.upbitrec.")],
+    exchange: Annotated[
+        str | None, typer.Option(help="upbit, or simulator (started in this process).")
+    ] = None,
+    rest_url: Annotated[str | None, typer.Option(help="Another REST address.")] = None,
+    ws_url: Annotated[str | None, typer.Option(help="Another WebSocket address.")] = None,
+    symbols: Annotated[
+        str, typer.Option(help="Markets, with commas between them.")
+    ] = "KRW-BTC,KRW-ETH,KRW-XRP",
+    types: Annotated[
+        str, typer.Option(help="Types of the stream, with commas: also candle.1s, candle.1m, ….")
+    ] = "ticker,trade,orderbook",
+    form: Annotated[
+        str, typer.Option("--format", help="How the stream is written: DEFAULT or SIMPLE.")
+    ] = "DEFAULT",
+    seconds: Annotated[
+        float | None, typer.Option(help="How long; without it, until Ctrl+C.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Record an exchange, REST and stream, byte for byte."""
+    overrides = _Overrides(exchange, rest_url, ws_url, None)
+    _run(_record(file, overrides, (symbols, types, form, seconds), force))
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="Made by 'record', or a captured .jsonl.gz.")],
+    speed: Annotated[float, typer.Option(help="Recorded seconds a second, 1 to 1000.")] = 1.0,
+    host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to serve on; 0 takes a free one.")] = 0,
+) -> None:
+    """Serve a recording again; prints one line of JSON with its addresses."""
+    _run(run_replay(file, speed=speed, host=host, port=port))
 
 
 @app.command()
@@ -134,6 +215,19 @@ class _Overrides:
     def config(self) -> BackboneConfig:
         """The environment's settings with the flags over them."""
         return replace(BackboneConfig.from_environment(), **self._given)
+
+
+async def _record(
+    file: Path,
+    overrides: _Overrides,
+    asked: tuple[str, str, str, float | None],
+    force: bool,
+) -> None:
+    wanted, config, clock = read_wanted(*asked), overrides.config(), SystemClock()
+    async with open_addresses(config, clock) as (rest_url, ws_url):
+        origin = Origin(config.identity, accepts_mark=config.identity != "upbit")
+        source = Source(rest_url, ws_url, origin)
+        await run_recorder(file, source, wanted, clock=clock, overwrite=force)
 
 
 async def _candles(

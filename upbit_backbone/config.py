@@ -20,6 +20,7 @@ from upbit_backbone.errors import InvalidRequestError
 
 ENVIRONMENT_PREFIX = "UPBIT_BACKBONE_"
 Exchange = Literal["upbit", "simulator"]
+_REPLAY_NAME = re.compile(r"replay-[0-9a-f]{8}")
 
 
 def default_data_dir() -> Path:
@@ -36,6 +37,9 @@ class BackboneConfig:
     rest_url: str | None = None
     """Another address of the exchange, ending in ``/v1``; needs `ws_url` beside it."""
     ws_url: str | None = None
+    replay: str | None = None
+    """The name of the recording that is replayed at these addresses: it is the origin of the
+    data, wherever it is served."""
     data_dir: Path = field(default_factory=default_data_dir)
     """Each origin of data keeps its own folder in it."""
     critical_reserve: int = 2
@@ -70,6 +74,17 @@ class BackboneConfig:
                 "exchange='simulator' starts an exchange in this process and takes no address:"
                 " leave rest_url out, or leave exchange out to reach that address"
             )
+        if self.replay is not None:
+            if not _REPLAY_NAME.fullmatch(self.replay):
+                raise InvalidRequestError(
+                    "replay must be a name such as 'replay-0123abcd' (a replay prints it),"
+                    f" was {self.replay!r}"
+                )
+            if self.rest_url is None:
+                raise InvalidRequestError(
+                    f"replay={self.replay!r} names what is served at other addresses:"
+                    " give rest_url and ws_url beside it"
+                )
         for name, low, high in (
             ("critical_reserve", 0, 9),
             ("max_concurrent_requests", 1, 10_000),
@@ -113,6 +128,8 @@ class BackboneConfig:
             return f"simulator-{self.simulator_seed}"
         if self.rest_url is None:
             return "upbit"
+        if self.replay is not None:
+            return self.replay
         address = urlsplit(self.rest_url)
         # No hyphen before the port: a host called "simulator" must not get a simulator's folder.
         port = address.port or (443 if address.scheme == "https" else 80)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from random import Random
 from typing import Protocol
 
@@ -46,6 +47,22 @@ class _Layer(Protocol):
 
     async def start(self) -> None: ...
     async def stop(self) -> None: ...
+
+
+@asynccontextmanager
+async def open_addresses(config: BackboneConfig, clock: Clock) -> AsyncIterator[tuple[str, str]]:
+    """REST and WebSocket address of the configured exchange.
+
+    A simulator in this process runs until the context is left.
+
+    Raises:
+        TransportError: the simulator's port is taken.
+    """
+    if config.exchange != "simulator":
+        yield config.rest_url or REST_URL, config.ws_url or WS_URL
+        return
+    async with Simulator(seed=config.simulator_seed, clock=clock) as simulator:
+        yield simulator.rest_url, simulator.ws_url
 
 
 class BackboneManager:

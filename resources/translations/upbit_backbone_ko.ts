@@ -70,6 +70,10 @@
         <source>Upbit cannot be reached: a simulator was started instead.</source>
         <translation>업비트에 연결할 수 없어 모의 거래소를 시작했습니다.</translation>
     </message>
+    <message>
+        <source>The recording&apos;s end is missing: it has {0} seconds.</source>
+        <translation>기록의 끝이 없습니다: {0}초까지만 있습니다.</translation>
+    </message>
 </context>
 <context>
     <name>MainWindow</name>
@@ -80,6 +84,14 @@
     <message>
         <source>SIMULATED — these prices come from a simulator, not from the exchange</source>
         <translation>모의 · SIMULATED — 실제 시세가 아닙니다. 모의 거래소가 만든 가격입니다</translation>
+    </message>
+    <message>
+        <source>재생 · REPLAY — SIMULATED prices, recorded {0}, played at {1}×</source>
+        <translation>재생 · REPLAY — 모의 · SIMULATED 가격입니다. {0} 기록, {1}배속</translation>
+    </message>
+    <message>
+        <source>재생 · REPLAY — not live: recorded {0}, played at {1}×</source>
+        <translation>재생 · REPLAY — 현재 시세가 아닙니다. {0} 기록, {1}배속</translation>
     </message>
     <message>
         <source>Markets (KRW)</source>

@@ -19,7 +19,7 @@ from tests.project.source_rules import REPOSITORY
 
 # What makes environments lies in some of them (`.venv/bin/pip install uv`), but the
 # project does not need it.
-_INSTALLERS = {"pip", "setuptools", "uv", "wheel"}
+_INSTALLERS = {"pip", "uv", "wheel"}
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,13 @@ from tests.simulator.worlds import (
     market,
     ms,
     recorded_lines,
+    unscripted,
 )
 from upbit_backbone.clock import DAY_MS, HOUR_MS, MINUTE_MS
-from upbit_backbone.simulator import market as market_module
+from upbit_backbone.simulator import regime as regime_module
 from upbit_backbone.simulator.candles import DAY_UNIT, MINUTE_UNITS, Candle, candles
-from upbit_backbone.simulator.market import Market, Trade, prepare
+from upbit_backbone.simulator.market import Market, prepare, whole_regime
+from upbit_backbone.simulator.regime import Trade
 from upbit_backbone.simulator.table import Table
 from upbit_backbone.simulator.tickers import Extreme, Tickers
 
@@ -271,7 +273,7 @@ def counted() -> tuple[Market, CountingTable]:
     of = market("KRW-BTC")
     counting = CountingTable.__new__(CountingTable)
     counting.__dict__.update(of.table.__dict__)
-    return Market(of.listing, counting), counting
+    return Market(of.listing, [whole_regime(of.listing, counting, repeats=True)]), counting
 
 
 @pytest.mark.parametrize("year", [2018, 2025, 2040])
@@ -296,7 +298,7 @@ def test_the_work_for_an_answer_does_not_grow_with_its_distance(
 @pytest.mark.parametrize("symbol", SYMBOLS)
 def test_preparing_many_markets_changes_no_answer(symbol: str) -> None:
     alone, prepared = market(symbol), market(symbol)
-    other = Market(prepared.listing, prepared.table)
+    other = unscripted(prepared.listing)
     prepare([prepared, other], (NOON_MS, NOON_MS - DAY_MS))
     for instant_ms in (NOON_MS, NOON_MS + 30_000, NOON_MS - DAY_MS, NOON_MS + 1 - DAY_MS):
         assert prepared.cut(instant_ms) == alone.cut(instant_ms) == other.cut(instant_ms)
@@ -307,7 +309,7 @@ def test_remembered_minutes_stay_few() -> None:
     of = market("KRW-BTC")
     for minute in range(50):
         of.cut(NOON_MS + minute * MINUTE_MS + 1)
-    assert len(of._minutes) <= market_module._MINUTES_KEPT
+    assert len(of.regimes[0]._minutes) <= regime_module._MINUTES_KEPT
 
 
 @pytest.mark.parametrize("symbol", RECORDED)

@@ -1,27 +1,44 @@
-"""The REST side, over real sockets."""
+"""What all REST endpoints share, and the list of markets; over real sockets."""
+
+from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from itertools import pairwise
 from typing import Any
 
 import aiohttp
-import pytest
 from yarl import URL
 
-from tests.manual_clock import AUTUMN_2025_MS, ManualClock
-from tests.simulator.worlds import PAYLOADS, Caller, listings, market, ms
+from tests.manual_clock import ManualClock
+from tests.simulator.rest_errors import INVALID, MISMATCH, MISSING, NO_ROUTE, NOT_FOUND
+from tests.simulator.worlds import PAYLOADS, Caller, listings, ms
 from upbit_backbone.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from upbit_backbone.simulator import Simulator
-from upbit_backbone.simulator.tickers import Tickers
+from upbit_backbone.simulator.script import read_script
+from upbit_backbone.simulator.settings import SimulatorSettings
 
 MINUTES = "/candles/minutes/1"
-INVALID = (400, 400, "Invalid parameter. Check the given value!")
-MISMATCH = (400, 400, "Type mismatch error. Check the parameters type!")
-MISSING = (400, 400, "Missing request parameter error. Check the required parameters!")
-NOT_FOUND = (404, 404, "Code not found")
+GROUPS = {
+    "/market/all": "market",
+    "/candles/seconds?market=KRW-ETH": "candles",
+    "/candles/minutes/1?market=KRW-ETH": "candles",
+    "/candles/days?market=KRW-ETH": "candles",
+    "/candles/weeks?market=KRW-ETH": "candles",
+    "/candles/months?market=KRW-ETH": "candles",
+    "/candles/years?market=KRW-ETH": "candles",
+    "/trades/ticks?market=KRW-ETH&days_ago=1": "trades",
+    "/ticker?markets=KRW-ETH": "ticker",
+    "/ticker/all?quote_currencies=USDT": "ticker",
+    "/orderbook?markets=KRW-ETH": "orderbook",
+    "/orderbook/instruments?markets=KRW-ETH": "orderbook",
+    "/orderbook/supported_levels?markets=KRW-ETH": "orderbook",
+}
+"""A call of every endpoint, and the group it is counted in."""
 
 
 def payload(name: str) -> Mapping[str, Any]:
@@ -30,36 +47,73 @@ def payload(name: str) -> Mapping[str, Any]:
     return body[0]
 
 
-async def starts(caller: Caller, **query: str | int) -> list[str]:
-    return [row["candle_date_time_utc"] for row in await caller.rows(MINUTES, **query)]
+@asynccontextmanager
+async def other_exchange(
+    clock: ManualClock, settings: SimulatorSettings | None = None, events: str = "[]"
+) -> AsyncIterator[Caller]:
+    """A caller of an exchange with other settings, or on which something happens."""
+    script = read_script(f'{{"events": {events}}}', clock.now_ms())
+    async with (
+        Simulator(clock=clock, settings=settings, script=script) as simulator,
+        aiohttp.ClientSession() as session,
+    ):
+        yield Caller(simulator, session)
 
 
-@pytest.mark.parametrize(
-    ("path", "query", "recorded"),
-    [
-        (MINUTES, "market=KRW-BTC", "candles_minutes_1.KRW-BTC.count20.20210130T134714Z.json"),
-        ("/candles/days", "market=KRW-BTC", "doc.candles_days.KRW-BTC.20180418.json"),
-        (
-            "/trades/ticks",
-            "market=KRW-BTC&days_ago=1",
-            "doc.trades_ticks.KRW-BTC.20250627.json",
-        ),
-        ("/ticker", "markets=KRW-BTC", "doc.ticker.KRW-BTC_KRW-ETH.20250704.json"),
-        ("/orderbook", "markets=KRW-BTC", "doc.orderbook_level10000.KRW-BTC.20250704.json"),
-    ],
-)
-async def test_rows_have_the_recorded_fields(
-    caller: Caller, clock: ManualClock, path: str, query: str, recorded: str
+async def test_every_success_is_an_array_in_its_group(
+    simulator: Simulator, clock: ManualClock
 ) -> None:
-    clock.advance(90)
-    row = (await caller.rows(f"{path}?{query}"))[0]
-    assert set(row) == set(payload(recorded))
-    for name, value in payload(recorded).items():
-        number = isinstance(value, int | float) or name.endswith("_price")
-        assert isinstance(row[name], (int, float) if number else type(value)), name
-    if "orderbook_units" in row:
-        assert len(row["orderbook_units"]) == 30
-        assert set(row["orderbook_units"][0]) == set(payload(recorded)["orderbook_units"][0])
+    for call, group in GROUPS.items():
+        clock.advance(1)
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(simulator.rest_url + call) as response,
+        ):
+            assert response.status == 200
+            assert response.headers["remaining-req"] == f"group={group}; min=600; sec=9"
+            assert response.headers["limit-by-ip"] == "Yes"
+            assert response.headers["Content-Type"] == "application/json;charset=UTF-8"
+            cache = "no-cache, no-store, max-age=0, must-revalidate"
+            assert response.headers["cache-control"] == cache
+            assert re.fullmatch('W/"[0-9a-f]+"', response.headers["etag"])
+            assert isinstance(await response.json(), list)
+
+
+RECORDED_ROWS = [
+    (
+        f"{MINUTES}?market=KRW-BTC",
+        "candles_minutes_1.KRW-BTC.count20.20210130T134714Z.json",
+    ),
+    ("/candles/seconds?market=KRW-BTC", "doc.candles_seconds.KRW-BTC.20250630.json"),
+    ("/candles/days?market=KRW-BTC", "doc.candles_days.KRW-BTC.20180418.json"),
+    (
+        "/candles/weeks?market=KRW-BTC",
+        "doc.candles_weeks.KRW-BTC.20180416_20210104.json",
+    ),
+    (
+        "/trades/ticks?market=KRW-BTC&days_ago=1",
+        "doc.trades_ticks.KRW-BTC.20250627.json",
+    ),
+    ("/ticker?markets=KRW-BTC", "doc.ticker.KRW-BTC_KRW-ETH.20250704.json"),
+    (
+        "/orderbook?markets=KRW-BTC&level=10000",
+        "doc.orderbook_level10000.KRW-BTC.20250704.json",
+    ),
+]
+
+
+async def test_rows_have_the_recorded_fields(caller: Caller, clock: ManualClock) -> None:
+    for call, recorded in RECORDED_ROWS:
+        clock.advance(1)
+        clock.advance(90)
+        row = (await caller.rows(call))[0]
+        assert set(row) == set(payload(recorded))
+        for name, value in payload(recorded).items():
+            number = isinstance(value, int | float) or name.endswith("_price")
+            assert isinstance(row[name], (int, float) if number else type(value)), name
+        if "orderbook_units" in row:
+            assert len(row["orderbook_units"]) == 30
+            assert set(row["orderbook_units"][0]) == set(payload(recorded)["orderbook_units"][0])
 
 
 async def test_all_markets_are_listed_with_their_warnings_on_request(
@@ -73,16 +127,44 @@ async def test_all_markets_are_listed_with_their_warnings_on_request(
         "korean_name": "비트코인",
         "english_name": "Bitcoin",
     }
+    assert plain == await caller.rows("/market/all", is_details="false")
     detailed = await caller.rows("/market/all", is_details="true")
     assert detailed == await caller.rows("/market/all", isDetails="true")
-    assert detailed[0]["market_event"]["warning"] is False
-    assert set(detailed[0]["market_event"]["caution"]) == {
-        "PRICE_FLUCTUATIONS",
-        "TRADING_VOLUME_SOARING",
-        "DEPOSIT_AMOUNT_SOARING",
-        "GLOBAL_PRICE_DIFFERENCES",
-        "CONCENTRATION_OF_SMALL_ACCOUNTS",
-    }
+    for row in detailed:
+        listing, event = listings()[row["market"]], row["market_event"]
+        assert event["warning"] == listing.has_warning(clock.now_ms())
+        assert set(event["caution"]) == {
+            "PRICE_FLUCTUATIONS",
+            "TRADING_VOLUME_SOARING",
+            "DEPOSIT_AMOUNT_SOARING",
+            "GLOBAL_PRICE_DIFFERENCES",
+            "CONCENTRATION_OF_SMALL_ACCOUNTS",
+        }
+        on = {name for name, set_ in event["caution"].items() if set_}
+        assert on == listing.cautions(clock.now_ms())
+    # The normal state: upbit-api, section 7.
+    cautioned = [row for row in detailed if any(row["market_event"]["caution"].values())]
+    assert 0.1 < len(cautioned) / len(detailed) < 0.5
+
+
+async def test_warnings_are_switched_on_and_off(clock: ManualClock) -> None:
+    events = """[
+        {"type": "designation", "symbol": "KRW-ETH", "at": "+60"},
+        {"type": "designation", "symbol": "KRW-ETH", "at": "+120", "on": false},
+        {"type": "designation", "symbol": "KRW-ETH", "at": "+120", "name": "PRICE_FLUCTUATIONS"}
+    ]"""
+    async with other_exchange(clock, events=events) as caller:
+
+        async def flags() -> tuple[bool, bool]:
+            rows = await caller.rows("/market/all", is_details="true")
+            event = next(row for row in rows if row["market"] == "KRW-ETH")["market_event"]
+            return event["warning"], event["caution"]["PRICE_FLUCTUATIONS"]
+
+        seen = []
+        for _ in range(3):
+            seen.append(await flags())
+            clock.advance(60)
+    assert seen == [(False, False), (True, False), (False, True)]
 
 
 async def test_a_market_appears_with_its_listing(caller: Caller, clock: ManualClock) -> None:
@@ -92,8 +174,8 @@ async def test_a_market_appears_with_its_listing(caller: Caller, clock: ManualCl
     assert symbol not in {row["market"] for row in await caller.rows("/market/all")}
     assert await caller.rows(MINUTES, market=symbol) == []
     assert await caller.rows("/trades/ticks", market=symbol) == []
-    assert (await caller.get("/ticker", markets=symbol)).error == NOT_FOUND
-    assert (await caller.get("/orderbook", markets=symbol)).error == NOT_FOUND
+    for path in ("/ticker", "/orderbook", "/orderbook/instruments"):
+        assert (await caller.get(path, markets=symbol)).error == NOT_FOUND
     clock.set_wall(listed_ms + DAY_MS)
     assert symbol in {row["market"] for row in await caller.rows("/market/all")}
     assert len(await caller.rows(MINUTES, market=symbol, count=10)) == 10
@@ -102,149 +184,200 @@ async def test_a_market_appears_with_its_listing(caller: Caller, clock: ManualCl
     assert (await caller.rows("/ticker", markets=symbol))[0]["market"] == symbol
 
 
-async def test_to_is_exclusive_in_every_accepted_form(caller: Caller) -> None:
-    for form in (
-        "2025-09-14T11:00:00Z",
-        "2025-09-14T11:00:00",
-        "2025-09-14 11:00:00",
-        "2025-09-14T20:00:00+09:00",
+async def test_a_delisted_market_is_as_unknown_as_one_that_never_was(clock: ManualClock) -> None:
+    events = '[{"type": "delisting", "symbol": "KRW-ETH", "at": "+60"}]'
+    async with other_exchange(clock, events=events) as caller:
+        assert await caller.rows(MINUTES, market="KRW-ETH")
+        clock.advance(60)
+        assert "KRW-ETH" not in {row["market"] for row in await caller.rows("/market/all")}
+        symbols = {
+            row["market"] for row in await caller.rows("/ticker/all", quote_currencies="KRW")
+        }
+        assert "KRW-ETH" not in symbols
+        for call in GROUPS:
+            if "KRW-ETH" in call:
+                gone = await caller.get(call)
+                never = await caller.get(call.replace("KRW-ETH", "KRW-NOPE"))
+                assert gone.error == never.error == NOT_FOUND, call
+                clock.advance(1)
+
+
+async def test_a_half_won_tick_is_told_and_kept(clock: ManualClock) -> None:
+    events = '[{"type": "listing", "symbol": "KRW-USDT", "at": "+0", "price": 1400}]'
+    async with other_exchange(clock, events=events) as caller:
+        clock.advance(DAY_MS / 1_000)
+        told = (await caller.rows("/orderbook/instruments", markets="KRW-USDT"))[0]
+        book = (await caller.rows("/orderbook", markets="KRW-USDT"))[0]
+    assert told["tick_size"] == "0.5"
+    assert told["supported_levels"] == ["0", "10", "100", "1000"]
+    asks = [row["ask_price"] for row in book["orderbook_units"]]
+    assert {after - before for before, after in pairwise(asks[1:])} == {0.5}
+
+
+async def test_orders_from_before_a_change_of_ticks_stay_for_a_while(clock: ManualClock) -> None:
+    events = '[{"type": "tick_size", "symbol": "KRW-ETH", "at": "+60", "tick_size": "5000"}]'
+    async with other_exchange(clock, events=events) as caller:
+
+        async def off_tick(now_ms: int) -> int:
+            clock.set_wall(now_ms)
+            book = (await caller.rows("/orderbook", markets="KRW-ETH"))[0]
+            prices = [row[side] for row in book["orderbook_units"] for side in row if "pri" in side]
+            assert len(set(prices)) == 60
+            return sum(price % 5_000 != 0 for price in prices)
+
+        async def tick() -> object:
+            rows = await caller.rows("/orderbook/instruments", markets="KRW-ETH")
+            return rows[0]["tick_size"]
+
+        changed_ms = clock.now_ms() + MINUTE_MS
+        clock.advance(59)
+        assert await tick() == "1000"
+        clock.advance(2)
+        assert await tick() == "5000"
+        assert await off_tick(changed_ms + 2_000) > 10
+        assert 1 < await off_tick(changed_ms + 5 * MINUTE_MS) < 20
+        # An hour later only a last price from between the ticks could be one.
+        assert await off_tick(changed_ms + HOUR_MS) <= 1
+
+
+async def test_codes_are_read_in_any_case_and_echoed_in_upper(caller: Caller) -> None:
+    for path, name in (
+        (MINUTES, "market"),
+        ("/candles/days", "market"),
+        ("/ticker", "markets"),
+        ("/orderbook", "markets"),
+        ("/orderbook/instruments", "markets"),
     ):
-        page = await starts(caller, market="KRW-BTC", count=2, to=form)
-        assert page == ["2025-09-14T10:59:00", "2025-09-14T10:58:00"], form
+        lower = await caller.rows(path, **{name: "krw-Eth"})
+        assert lower == await caller.rows(path, **{name: "KRW-ETH"})
+        assert lower[0]["market"] == "KRW-ETH"
 
 
-async def test_to_is_compared_with_the_start_of_a_candle(caller: Caller) -> None:
-    async def newest(to: str) -> str:
-        row = (await caller.rows("/candles/minutes/60", market="KRW-BTC", to=to))[0]
-        return str(row["candle_date_time_utc"])
-
-    assert await newest("2025-09-14T00:00:00") == "2025-09-13T23:00:00"
-    assert await newest("2025-09-14T00:00:01") == "2025-09-14T00:00:00"
-    assert await newest("") == "2025-09-14T23:00:00"
-    assert await newest("2031-01-01T00:00:00") == "2025-09-14T23:00:00"
-
-
-async def test_an_unreadable_to_is_refused(caller: Caller) -> None:
-    for to in ("soon", "2025-09-14", "2025-13-14T00:00:00", "1757894400000"):
-        assert (await caller.get(MINUTES, market="KRW-ETH", to=to)).error == INVALID, to
-
-
-async def test_a_plus_left_unencoded_is_refused(simulator: Simulator) -> None:
-    query = "market=KRW-BTC&to=2025-09-14T20:00:00+09:00"
-    url = URL(f"{simulator.rest_url}{MINUTES}?{query}", encoded=True)
-    async with aiohttp.ClientSession() as session, session.get(url) as response:
-        assert response.status == 400
-        assert (await response.json())["error"]["message"] == INVALID[2]
-
-
-async def test_the_candle_in_progress_is_the_first_row_once_somebody_traded(
+async def test_errors_name_their_status_and_count_as_calls(
     caller: Caller, clock: ManualClock
 ) -> None:
-    assert (await starts(caller, market="KRW-BTC"))[0] == "2025-09-14T23:59:00"
-    clock.advance(30)
-    row = (await caller.rows(MINUTES, market="KRW-BTC"))[0]
-    assert row["candle_date_time_utc"] == "2025-09-15T00:00:00"
-    assert row["candle_date_time_kst"] == "2025-09-15T09:00:00"
-    assert AUTUMN_2025_MS <= row["timestamp"] <= clock.now_ms()
-    clock.advance(29)
-    grown = (await caller.rows(MINUTES, market="KRW-BTC"))[0]
-    assert grown["candle_acc_trade_volume"] > row["candle_acc_trade_volume"]
-    assert grown["opening_price"] == row["opening_price"]
-
-
-async def test_at_most_200_rows_are_served_without_complaint(caller: Caller) -> None:
-    exactly = await starts(caller, market="KRW-ETH", count=200)
-    assert len(exactly) == 200
-    assert exactly == sorted(set(exactly), reverse=True)
-    for count in (201, 500, 1_000):
-        assert await starts(caller, market="KRW-ETH", count=count) == exactly
-
-
-async def test_pages_follow_each_other_by_the_oldest_start(caller: Caller) -> None:
-    first = await starts(caller, market="KRW-DOGE", count=150)
-    second = await starts(caller, market="KRW-DOGE", count=150, to=first[-1])
-    whole = await starts(caller, market="KRW-DOGE", count=200)
-    assert (first + second)[:200] == whole
-
-
-async def test_codes_are_read_in_any_case(caller: Caller) -> None:
-    lower = await caller.rows(MINUTES, market="krw-eth", count=3)
-    assert lower == await caller.rows(MINUTES, market="KRW-ETH", count=3)
-
-
-ERRORS: list[tuple[str, dict[str, str | int], tuple[int, int, str]]] = [
-    ("/candles/minutes/2", {"market": "KRW-ETH"}, (400, 400, "specified unit is not valid.")),
-    ("/candles/minutes/x", {"market": "KRW-ETH"}, MISMATCH),
-    (MINUTES, {}, MISSING),
-    (MINUTES, {"market": "KRW-NOPE"}, NOT_FOUND),
-    (MINUTES, {"market": "KRW-ETH,KRW-XRP"}, NOT_FOUND),
-    (MINUTES, {"market": "KRW-ETH", "count": "abc"}, MISMATCH),
-    (MINUTES, {"market": "KRW-ETH", "count": 0}, INVALID),
-    ("/candles/days", {}, MISSING),
-    ("/candles/days", {"market": "KRW-ETH", "converting_price_unit": "USD"}, INVALID),
-    ("/ticker", {}, MISSING),
-    ("/ticker", {"markets": "KRW-ETH,KRW-NOPE"}, NOT_FOUND),
-    ("/ticker/all", {"quote_currencies": "EUR"}, NOT_FOUND),
-    ("/orderbook", {"markets": "KRW-ETH", "count": "many"}, MISMATCH),
-    ("/orderbook", {"markets": "KRW-ETH", "level": "x"}, INVALID),
-    ("/trades/ticks", {"market": "KRW-ETH", "days_ago": 8}, INVALID),
-    ("/trades/ticks", {"market": "KRW-ETH", "to": "25:00:00"}, INVALID),
-    ("/trades/ticks", {"market": "KRW-ETH", "cursor": "x"}, MISMATCH),
-]
-
-
-async def test_errors_are_the_exchanges(caller: Caller, clock: ManualClock) -> None:
-    for path, query, error in ERRORS:
+    for path, query, error in (
+        ("/market/all", {"is_details": "maybe"}, MISMATCH),
+        (MINUTES, {}, MISSING),
+        ("/candles/days", {"market": "KRW-ETH", "converting_price_unit": "USD"}, INVALID),
+        ("/ticker", {"markets": "KRW-NOPE"}, NOT_FOUND),
+    ):
         answer = await caller.get(path, **query)
         assert answer.error == error, (path, query)
+        assert type(answer.body["error"]["name"]) is int
+        assert set(answer.body) == {"error"}
         assert set(answer.body["error"]) == {"name", "message"}
-        assert answer.headers["remaining-req"].startswith("group=")
+        assert answer.headers["remaining-req"].endswith("sec=9")
+        assert "etag" not in answer.headers
         clock.advance(1)
 
 
 async def test_an_unrouted_path_is_the_gateways_404(caller: Caller) -> None:
-    for path in ("", "/", "/candles", "/candles/minutes", "/candles/hours"):
-        answer = await caller.get(path)
-        assert answer.error == (404, "not_found", "no Route matched with those values"), path
+    for path in (
+        "",
+        "/",
+        "/candles",
+        "/candles/minutes",
+        "/candles/minutes/1/2",
+        "/candles/hours",
+        "/ticker/",
+        "/Ticker",
+        "/orderbook/levels",
+    ):
+        answer = await caller.get(path, markets="KRW-ETH")
+        assert answer.error == NO_ROUTE, path
         assert "remaining-req" not in answer.headers
         assert answer.headers["X-Simulated-Exchange"] == caller.simulator.name
 
 
-async def test_ten_calls_a_second_and_group_are_served(caller: Caller, clock: ManualClock) -> None:
-    left = []
-    for _ in range(10):
-        answer = await caller.get(MINUTES, market="KRW-ETH")
-        assert answer.status == 200
-        left.append(answer.headers["remaining-req"])
-    assert left == [f"group=candles; min=600; sec={calls}" for calls in range(9, -1, -1)]
-    refused = await caller.get("/candles/days", market="KRW-ETH")
-    assert refused.error == (429, 429, "Too many requests")
-    assert refused.headers["remaining-req"] == "group=candles; min=600; sec=0"
-    assert (await caller.get("/ticker", markets="KRW-ETH")).status == 200
-    clock.advance(1)
-    answer = await caller.get(MINUTES, market="KRW-ETH")
-    assert answer.headers["remaining-req"] == "group=candles; min=600; sec=9"
+async def test_only_get_is_routed(simulator: Simulator) -> None:
+    url = f"{simulator.rest_url}/ticker?markets=KRW-ETH"
+    async with aiohttp.ClientSession() as session:
+        for method in ("POST", "PUT", "DELETE", "OPTIONS", "PATCH"):
+            async with session.request(method, url) as response:
+                assert response.status == 404, method
+                assert (await response.json())["error"]["name"] == "not_found"
+                assert "remaining-req" not in response.headers
+        async with session.head(url) as response:
+            assert response.status == 200
+            assert response.headers["remaining-req"] == "group=ticker; min=600; sec=9"
+            assert await response.read() == b""
 
 
-async def test_each_group_says_what_is_left_of_it(caller: Caller) -> None:
-    for path, group in (
-        ("/market/all", "market"),
-        ("/trades/ticks?market=KRW-ETH", "trades"),
-        ("/ticker?markets=KRW-ETH", "ticker"),
-        ("/orderbook?markets=KRW-ETH", "orderbook"),
-    ):
-        answer = await caller.get(path)
-        assert answer.headers["remaining-req"] == f"group={group}; min=600; sec=9"
-        assert answer.headers["limit-by-ip"] == "Yes"
-        assert answer.headers["Content-Type"] == "application/json;charset=UTF-8"
+async def test_old_names_of_parameters_are_understood_unless_switched_off(
+    clock: ManualClock,
+) -> None:
+    async with other_exchange(clock) as caller:
+        assert "market_event" in (await caller.rows("/market/all", isDetails="true"))[0]
+        assert await caller.rows("/ticker/all", quoteCurrencies="USDT")
+    async with other_exchange(clock, SimulatorSettings(old_names_accepted=False)) as caller:
+        assert "market_event" not in (await caller.rows("/market/all", isDetails="true"))[0]
+        assert (await caller.get("/ticker/all", quoteCurrencies="USDT")).error == MISSING
 
 
-async def test_a_call_with_an_origin_is_served_once_in_ten_seconds(caller: Caller) -> None:
-    origin = {"Origin": "http://localhost"}
-    first = await caller.get_with(origin, "/ticker", markets="KRW-ETH")
-    assert first.headers["remaining-req"] == "group=origin; min=6; sec=0"
-    assert (await caller.get_with(origin, "/ticker", markets="KRW-ETH")).status == 429
-    assert (await caller.get("/ticker", markets="KRW-ETH")).status == 200
+async def test_parameters_given_twice_or_unknown_do_no_harm(simulator: Simulator) -> None:
+    async def get(query: str) -> tuple[int, Any]:
+        url = URL(f"{simulator.rest_url}/{query}", encoded=True)
+        async with session.get(url) as response:
+            return response.status, await response.json()
+
+    async with aiohttp.ClientSession() as session:
+        status, rows = await get("ticker?markets=KRW-ETH&markets=KRW-XRP&unknown=1")
+        assert (status, [row["market"] for row in rows]) == (200, ["KRW-ETH", "KRW-XRP"])
+        assert (await get("candles/days?market=KRW-ETH&market=KRW-XRP"))[0] == 404
+        assert len((await get("candles/days?market=KRW-ETH&count=2&count=3"))[1]) == 2
+        for garbage in ("%ff%fe", "%00", "KRW-ETH%0d%0aX:1", "%E2%82%A9", "a" * 4_000):
+            assert (await get(f"candles/days?market={garbage}"))[0] == 404, garbage
+
+
+STRANGE = (
+    "",
+    " ",
+    "-1",
+    "+1",
+    "1e3",
+    "1_0",
+    "１",
+    "NaN",
+    "-Infinity",
+    "true",
+    "null",
+    "[]",
+    "2147483648",
+    str(-(1 << 63)),
+    "9" * 400,
+    "0001-01-01T00:00:00",
+    "0001-01-01T00:00:00+23:59",
+    "9999-12-31T23:59:59-23:59",
+    "2025-02-30T00:00:00",
+    "2025-09-14T00:00:00+99:99",
+    "KRW-ETH,",
+    ",,",
+    "KRW-",
+    "\x00",
+    "💰",
+)
+
+
+async def test_no_parameter_brings_an_endpoint_down(caller: Caller, clock: ManualClock) -> None:
+    for call in GROUPS:
+        clock.advance(1)
+        path, _, query = call.partition("?")
+        usual = dict(pair.split("=") for pair in query.split("&") if pair)
+        names = (
+            "to",
+            "count",
+            "cursor",
+            "days_ago",
+            "level",
+            "is_details",
+            "converting_price_unit",
+        )
+        for name in (*usual, *names):
+            for value in STRANGE:
+                answer = await caller.get(path, **{**usual, name: value})
+                assert answer.status in (200, 400, 404), (name, value)
+                clock.advance(0.2)
 
 
 async def test_dates_are_of_the_exchanges_clock(caller: Caller, clock: ManualClock) -> None:
@@ -264,111 +397,14 @@ async def test_long_answers_are_packed_for_who_accepts_it(caller: Caller) -> Non
     assert packed.body == plain.body
 
 
-async def test_a_day_is_compared_with_the_close_before_it(caller: Caller) -> None:
-    days = await caller.rows("/candles/days", market="KRW-ETH", count=3)
-    assert [day["candle_date_time_utc"] for day in days] == [
-        "2025-09-14T00:00:00",
-        "2025-09-13T00:00:00",
-        "2025-09-12T00:00:00",
-    ]
-    for day, before in pairwise(days):
-        assert day["prev_closing_price"] == before["trade_price"]
-        assert day["change_price"] == day["trade_price"] - before["trade_price"]
-        assert day["change_rate"] == round(day["change_price"] / before["trade_price"], 10)
-        assert "unit" not in day
-
-
-async def test_closes_are_converted_to_won_on_request(caller: Caller) -> None:
-    levels = {"KRW-BTC": (1.4e8, 1.8e8), "BTC-ETH": (4e6, 8e6), "USDT-BTC": (1.4e8, 1.8e8)}
-    for symbol, (low, high) in levels.items():
-        days = await caller.rows("/candles/days", market=symbol, converting_price_unit="KRW")
-        assert low < days[0]["converted_trade_price"] < high
-    assert "converted_trade_price" not in (await caller.rows("/candles/days", market=symbol))[0]
-
-
-async def test_a_ticker_says_what_the_candles_and_trades_say(
-    caller: Caller, clock: ManualClock
-) -> None:
-    clock.advance(5_025.5)
-    tickers = await caller.rows("/ticker", markets="KRW-BTC,BTC-ETH")
-    assert [ticker["market"] for ticker in tickers] == ["KRW-BTC", "BTC-ETH"]
-    ticker = tickers[0]
-    day = (await caller.rows("/candles/days", market="KRW-BTC"))[0]
-    trade = (await caller.rows("/trades/ticks", market="KRW-BTC"))[0]
-    for name in ("opening_price", "high_price", "low_price", "trade_price", "prev_closing_price"):
-        assert ticker[name] == day[name]
-    assert ticker["acc_trade_volume"] == day["candle_acc_trade_volume"]
-    assert ticker["acc_trade_price"] == day["candle_acc_trade_price"]
-    assert ticker["trade_timestamp"] == trade["timestamp"] == day["timestamp"]
-    assert ticker["trade_volume"] == trade["trade_volume"]
-    assert ticker["signed_change_price"] == day["change_price"]
-    assert ticker["change_price"] == abs(day["change_price"])
-    assert ticker["signed_change_rate"] == day["change_rate"]
-    assert ticker["change"] == ("RISE" if day["change_price"] > 0 else "FALL")
-    assert ticker["timestamp"] == clock.now_ms()
-    stamp = datetime.fromtimestamp(trade["timestamp"] / 1_000, UTC)
-    assert ticker["trade_date"] + ticker["trade_time"] == stamp.strftime("%Y%m%d%H%M%S")
-
-
-async def test_all_tickers_of_a_quote_come_in_one_answer(
-    caller: Caller, clock: ManualClock
-) -> None:
-    clock.set_wall(ms("2026-09-01T12:00:00"))
-    tickers = await caller.rows("/ticker/all", quote_currencies="KRW,USDT")
-    assert len(tickers) == 289 + 16
-    now_ms = clock.now_ms()
-    by_market = {ticker["market"]: ticker for ticker in tickers}
-    for symbol in ("KRW-XRP", "KRW-SIM003", "USDT-BTC"):
-        expected = Tickers(market(symbol)).at(now_ms)
-        assert expected is not None
-        assert by_market[symbol]["trade_timestamp"] == expected.last.time_ms
-        assert by_market[symbol]["acc_trade_volume_24h"] == expected.volume_24h / 1e8
-
-
-async def test_a_past_day_is_walked_by_cursor(caller: Caller, clock: ManualClock) -> None:
-    clock.advance(3_600)
-    page = await caller.rows("/trades/ticks", market="KRW-XRP", days_ago=1, count=500)
-    assert len(page) == 500
-    assert page[0]["trade_date_utc"] == "2025-09-14"
-    assert page[0]["trade_time_utc"].startswith("23:59")
-    cursor = page[249]["sequential_id"]
-    rest = await caller.rows(
-        "/trades/ticks", market="KRW-XRP", days_ago=1, count=250, cursor=cursor
+async def test_an_unchanged_answer_keeps_its_etag(caller: Caller, clock: ManualClock) -> None:
+    first = await caller.get("/candles/days", market="KRW-ETH")
+    again = await caller.get_with(
+        {"If-None-Match": first.headers["etag"]}, "/candles/days", market="KRW-ETH"
     )
-    assert rest == page[250:]
-    assert len(await caller.rows("/trades/ticks", market="KRW-XRP", count=900, days_ago=1)) == 500
-
-
-async def test_trades_before_a_time_of_day(caller: Caller, clock: ManualClock) -> None:
-    clock.advance(HOUR_MS / 1_000)
-    newest, same = [
-        (await caller.rows("/trades/ticks", market="KRW-BTC", to=form))[0]
-        for form in ("001000", "00:10:00")
-    ]
-    assert newest == same
-    assert AUTUMN_2025_MS < newest["timestamp"] < AUTUMN_2025_MS + 10 * MINUTE_MS
-    assert newest["trade_time_utc"].startswith("00:09:")
-
-
-async def test_today_has_no_trades_until_somebody_trades(
-    caller: Caller, clock: ManualClock
-) -> None:
-    assert await caller.rows("/trades/ticks", market="BTC-SC", count=500) == []
-    clock.advance(23 * 3_600)
-    today = await caller.rows("/trades/ticks", market="BTC-SC", count=500)
-    assert today
-    assert {trade["trade_date_utc"] for trade in today} == {"2025-09-15"}
-
-
-async def test_a_book_is_cut_to_the_rows_asked_for_but_keeps_its_totals(caller: Caller) -> None:
-    whole = (await caller.rows("/orderbook", markets="KRW-ETH", count=31))[0]
-    top = (await caller.rows("/orderbook", markets="KRW-ETH", count=5))[0]
-    assert len(whole["orderbook_units"]) == 30
-    assert top["orderbook_units"] == whole["orderbook_units"][:5]
-    assert top["total_ask_size"] == whole["total_ask_size"]
-    sizes = [round(level["ask_size"] * 1e8) for level in whole["orderbook_units"]]
-    assert round(whole["total_ask_size"] * 1e8) == sum(sizes)
-    assert await caller.rows("/orderbook", markets="KRW-ETH", level="3") == []
+    assert (again.status, again.headers["etag"]) == (200, first.headers["etag"])
+    other = await caller.get("/candles/days", market="KRW-ETH", count=2)
+    assert other.headers["etag"] != first.headers["etag"]
 
 
 async def test_only_a_table_that_is_not_ready_is_waited_for(clock: ManualClock) -> None:
@@ -377,28 +413,3 @@ async def test_only_a_table_that_is_not_ready_is_waited_for(clock: ManualClock) 
         assert (await caller.get(MINUTES)).error == MISSING
         assert len(await caller.rows("/market/all")) > 400
         assert len(await caller.rows(MINUTES, market="KRW-SIM050", count=5)) == 5
-
-
-async def test_control_tells_what_was_counted_and_traded(
-    simulator: Simulator, caller: Caller, clock: ManualClock
-) -> None:
-    for _ in range(11):
-        await caller.get("/ticker", markets="KRW-ETH")
-    clock.advance(3_600)
-    async with aiohttp.ClientSession() as session:
-        async with session.get(simulator.control_url) as response:
-            state = await response.json()
-        url = f"{simulator.control_url}/trades?market=KRW-ETH&from_ms={AUTUMN_2025_MS}&to_ms="
-        async with session.get(f"{url}{AUTUMN_2025_MS + MINUTE_MS}") as response:
-            trades = await response.json()
-        async with session.get(f"{url}{AUTUMN_2025_MS + 2 * DAY_MS}") as response:
-            assert response.status == 400
-    assert state == {
-        "name": "simulator-1",
-        "now_ms": clock.now_ms(),
-        "connections": 0,
-        "served": {"ticker": 10},
-        "refused": {"ticker": 1},
-    }
-    first_minute = await caller.rows("/trades/ticks", market="KRW-ETH", to="00:01:00", count=500)
-    assert trades == first_minute[::-1]

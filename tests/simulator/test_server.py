@@ -240,3 +240,55 @@ async def test_the_command_ends_with_a_signal_and_prints_its_addresses(
     os.kill(os.getpid(), signal.SIGINT)
     async with asyncio.timeout(5):
         await command
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--fault", "earthquake"], "no fault is called 'earthquake': expected one of"),
+        (["--window", "floating"], "window of the simulator was 'floating': expected one of"),
+    ],
+)
+async def test_a_bad_flag_is_one_sentence_and_a_failure(flags: list[str], sentence: str) -> None:
+    start = "from upbit_backbone.cli import main; main()"
+    running = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", start, "simulate", *flags,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    async with asyncio.timeout(30):
+        out, said = await running.communicate()
+    assert (running.returncode, out) == (1, b"")
+    assert sentence in said.decode()
+    assert said.decode().count("\n") == 1
+
+
+async def test_the_command_takes_settings_and_faults(capsys: pytest.CaptureFixture[str]) -> None:
+    command = asyncio.create_task(
+        simulate(
+            "127.0.0.1",
+            0,
+            1,
+            None,
+            None,
+            settings=["window=sliding", "max_connections=0"],
+            faults=["502 group=ticker count=1 until=60"],
+        ),
+        name="command",
+    )
+    printed = ""
+    while not printed:
+        await asyncio.sleep(0.005)
+        printed = capsys.readouterr().out
+    addresses = json.loads(printed)
+    async with aiohttp.ClientSession() as session:
+        url = f"{addresses['rest_url']}/ticker?markets=KRW-BTC"
+        statuses = []
+        for _ in range(2):
+            async with session.get(url) as response:
+                statuses.append(response.status)
+        assert statuses == [502, 200]
+    with pytest.raises(websockets.InvalidStatus):
+        await websockets.connect(addresses["ws_url"])
+    os.kill(os.getpid(), signal.SIGINT)
+    async with asyncio.timeout(5):
+        await command

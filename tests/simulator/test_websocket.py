@@ -3,8 +3,8 @@
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from typing import Any
 
 import aiohttp
@@ -14,53 +14,16 @@ from yarl import URL
 
 from tests.eventually import eventually
 from tests.manual_clock import AUTUMN_2025_MS, ManualClock
+from tests.simulator.streams import Stream, stream, streaming
 from tests.simulator.worlds import PAYLOADS, Caller, listings, market, ms
 from upbit_backbone.clock import FrozenClock, ShiftedClock
 from upbit_backbone.simulator import Simulator
 from upbit_backbone.simulator import websocket as sessions
-from upbit_backbone.simulator.market import Trade
+from upbit_backbone.simulator.live import Topic
+from upbit_backbone.simulator.regime import Trade
+from upbit_backbone.simulator.settings import SimulatorSettings
 
 KRW_MARKETS = [symbol for symbol in listings() if symbol.startswith("KRW-")]
-
-
-class Stream:
-    """A client of the WebSocket."""
-
-    def __init__(self, connection: websockets.ClientConnection) -> None:
-        self.connection = connection
-
-    async def ask(self, *parts: Mapping[str, Any], form: str | None = None) -> None:
-        request: list[Mapping[str, Any]] = [{"ticket": "test"}, *parts]
-        if form is not None:
-            request.append({"format": form})
-        await self.connection.send(json.dumps(request))
-
-    async def raw(self) -> bytes:
-        async with asyncio.timeout(5):
-            frame = await self.connection.recv()
-        assert isinstance(frame, bytes), "the exchange sends binary frames"
-        return frame
-
-    async def frame(self) -> Any:
-        return json.loads(await self.raw())
-
-    async def frames(self, count: int) -> list[Any]:
-        return [await self.frame() for _ in range(count)]
-
-    async def nothing_comes(self) -> bool:
-        """A request that is answered at once shows that nothing came before its answer."""
-        await self.ask({"type": "ticker", "codes": ["KRW-BTC"], "is_only_snapshot": True})
-        frame = await self.frame()
-        return bool(frame["type"] == "ticker" and frame["stream_type"] == "SNAPSHOT")
-
-
-@asynccontextmanager
-async def stream(simulator: Simulator) -> AsyncIterator[Stream]:
-    # With the default queue a client that leaves frames unread does not see the answer to
-    # its close, and waits for it for ten seconds.
-    connecting = websockets.connect(simulator.ws_url, compression=None, max_queue=None)
-    async with connecting as connection:
-        yield Stream(connection)
 
 
 def trades_of(symbol: str, start_ms: int, end_ms: int) -> list[Trade]:
@@ -71,11 +34,18 @@ def trades_of(symbol: str, start_ms: int, end_ms: int) -> list[Trade]:
     return found[::-1]
 
 
+@pytest.fixture
+async def prompt(clock: ManualClock) -> AsyncIterator[Simulator]:
+    """A simulator that tells every trade as soon as it is done."""
+    async with Simulator(clock=clock, settings=SimulatorSettings(late_trades=False)) as simulator:
+        yield simulator
+
+
 async def test_snapshots_come_first_then_what_happens(
-    simulator: Simulator, clock: ManualClock
+    prompt: Simulator, clock: ManualClock
 ) -> None:
     clock.advance(30)
-    async with stream(simulator) as client:
+    async with stream(prompt) as client:
         await client.ask(
             {"type": "ticker", "codes": ["KRW-BTC"]},
             {"type": "trade", "codes": ["KRW-BTC"]},
@@ -116,7 +86,7 @@ async def test_what_is_streamed_is_what_rest_says(
         ticker, doge, trade, book = await client.frames(4)
     rest_ticker, rest_doge = await caller.rows("/ticker", markets="KRW-BTC,KRW-DOGE")
     for streamed, rest in ((ticker, rest_ticker), (doge, rest_doge)):
-        common = set(streamed) & set(rest)
+        common = (set(streamed) & set(rest)) - {"timestamp"}
         assert len(common) > 20
         assert {name: streamed[name] for name in common} == {name: rest[name] for name in common}
         assert streamed["code"] == rest["market"]
@@ -196,13 +166,13 @@ async def test_both_formats_say_the_same(simulator: Simulator) -> None:
     assert {"tdt", "ttm", "atp24h", "h52wdt", "its", "dd"} <= set(keys)
 
 
-async def test_only_what_was_asked_for_is_sent(simulator: Simulator, clock: ManualClock) -> None:
-    async with stream(simulator) as client:
+async def test_only_what_was_asked_for_is_sent(prompt: Simulator, clock: ManualClock) -> None:
+    async with stream(prompt) as client:
         await client.ask({"type": "trade", "codes": ["KRW-BTC"], "is_only_snapshot": True})
         assert (await client.frame())["stream_type"] == "SNAPSHOT"
         clock.advance(9)
         await client.ask({"type": "trade", "codes": ["KRW-BTC"], "is_only_realtime": True})
-        await eventually(lambda: len(simulator._live._readers) == 1)
+        await eventually(lambda: prompt._live.followed == {Topic("trade", "KRW-BTC")})
         start_ms = clock.now_ms()
         clock.advance(9)
         first = await client.frame()
@@ -235,27 +205,19 @@ async def test_a_market_that_is_not_listed_yet_is_silent(
     simulator: Simulator, clock: ManualClock
 ) -> None:
     async with stream(simulator) as client:
-        await client.ask({"type": "ticker", "codes": ["KRW-SIM112"]})
-        assert await client.nothing_comes()
+        await client.ask({"type": "trade", "codes": ["KRW-SIM112"]})
+        assert await client.until_listed() == []
+        assert not simulator._live.followed
 
 
-async def test_books_come_when_they_change_and_as_deep_as_asked(
-    simulator: Simulator, clock: ManualClock
-) -> None:
+async def test_a_book_is_as_deep_as_asked(simulator: Simulator) -> None:
+    codes = ["KRW-BTC", "KRW-BTC.1", "KRW-BTC.5", "KRW-BTC.15", "KRW-BTC.30", "KRW-BTC.7"]
     async with stream(simulator) as client:
-        await client.ask({"type": "orderbook", "codes": ["KRW-BTC.5", "KRW-XRP.1"]})
-        books = await client.frames(2)
-        assert [len(book["orderbook_units"]) for book in books] == [5, 1]
-        assert [book["code"] for book in books] == ["KRW-BTC", "KRW-XRP"]
-        stamps = [books[0]["timestamp"]]
-        while len(stamps) < 6:
-            clock.advance(0.2)
-            book = await client.frame()
-            if book["code"] == "KRW-BTC":
-                assert book["stream_type"] == "REALTIME"
-                assert book["timestamp"] == clock.now_ms() // 200 * 200
-                stamps.append(book["timestamp"])
-    assert stamps == sorted(set(stamps))
+        await client.ask({"type": "orderbook", "codes": codes})
+        books = await client.frames(6)
+    assert [len(book["orderbook_units"]) for book in books] == [30, 1, 5, 15, 30, 30]
+    assert {book["code"] for book in books} == {"KRW-BTC"}
+    assert len({book["total_ask_size"] for book in books}) == 1
 
 
 @pytest.mark.parametrize(
@@ -283,10 +245,15 @@ async def test_an_error_is_told_then_the_connection_closed(
         assert client.connection.close_code == 1000
 
 
-async def test_a_text_ping_is_answered_with_status_up(simulator: Simulator) -> None:
+async def test_a_text_ping_is_answered_on_the_servers_own_clock(
+    simulator: Simulator, clock: ManualClock
+) -> None:
     async with stream(simulator) as client:
         await client.connection.send("PING")
-        assert await client.raw() == b'{"status":"UP"}'
+        assert await client.until_listed() == []
+        for _ in range(3):
+            clock.advance(10)
+            assert await client.raw() == b'{"status":"UP"}'
 
 
 async def test_a_protocol_ping_is_answered(simulator: Simulator) -> None:
@@ -324,32 +291,29 @@ async def test_frames_are_packed_for_who_offers_it(simulator: Simulator) -> None
         assert len(json.loads(await connection.recv())["orderbook_units"]) == 30
 
 
-async def test_every_market_can_be_asked_for_at_once(
-    simulator: Simulator, clock: ManualClock
-) -> None:
+async def test_every_market_can_be_asked_for_at_once(prompt: Simulator, clock: ManualClock) -> None:
     clock.set_wall(ms("2026-09-01T12:00:00"))
-    async with stream(simulator) as client:
+    async with stream(prompt) as client:
         await client.ask({"type": "ticker", "codes": KRW_MARKETS})
         snapshots = await client.frames(289)
         assert [frame["code"] for frame in snapshots] == KRW_MARKETS
         start_ms = clock.now_ms()
         clock.advance(5)
-        expected = sorted(
-            trade.time_ms
-            for symbol in ("KRW-BTC", "KRW-XRP", "KRW-SIM003")
-            for trade in trades_of(symbol, start_ms, clock.now_ms())
-        )
-        seen: list[int] = []
-        while len(seen) < len(expected):
+        expected = {
+            symbol: [trade.time_ms for trade in trades_of(symbol, start_ms, clock.now_ms())]
+            for symbol in KRW_MARKETS
+        }
+        seen: dict[str, list[int]] = {symbol: [] for symbol in KRW_MARKETS}
+        for _ in range(sum(map(len, expected.values()))):
             frame = await client.frame()
             assert frame["stream_type"] == "REALTIME"
-            if frame["code"] in ("KRW-BTC", "KRW-XRP", "KRW-SIM003"):
-                seen.append(frame["trade_timestamp"])
+            seen[frame["code"]].append(frame["trade_timestamp"])
+    assert len(expected["KRW-BTC"]) > 1
     assert seen == expected
 
 
-async def test_two_readers_are_told_the_same(simulator: Simulator, clock: ManualClock) -> None:
-    async with stream(simulator) as one, stream(simulator) as other:
+async def test_two_readers_are_told_the_same(prompt: Simulator, clock: ManualClock) -> None:
+    async with stream(prompt) as one, stream(prompt) as other:
         for client in (one, other):
             await client.ask({"type": "trade", "codes": ["KRW-BTC"]})
             await client.frame()
@@ -373,7 +337,7 @@ async def test_after_a_long_standstill_the_stream_goes_on_from_now(
         clock.advance(3_600)
         slept_until_ms = clock.now_ms()
         # The stream looks at its clock before it is asked to go on.
-        await eventually(lambda: simulator._live._agenda[0][0] > slept_until_ms)
+        await eventually(lambda: simulator._live._feeds["KRW-BTC"].planned_ms > slept_until_ms)
         clock.advance(9)
         frame = await client.frame()
     assert frame["trade_timestamp"] > slept_until_ms
@@ -403,7 +367,8 @@ async def test_a_running_clock_moves_the_market_by_itself() -> None:
 async def test_who_reads_too_slowly_is_cut_off(
     simulator: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions, "MOST_FRAMES_WAITING", 50)
+    monkeypatch.setattr(sessions, "MOST_BYTES_WAITING", 100_000)
+    monkeypatch.setattr(sessions, "_MOST_BYTES_UNSENT", 10_000)
     narrow = socket.create_connection(("127.0.0.1", URL(simulator.ws_url).port))
     narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     connecting = websockets.connect(simulator.ws_url, sock=narrow, compression=None)
@@ -414,3 +379,295 @@ async def test_who_reads_too_slowly_is_cut_off(
         sending.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
         await Stream(connection).ask({"type": "orderbook", "codes": ["KRW-BTC"] * 300})
         await eventually(lambda: not simulator._sessions)
+
+
+@pytest.mark.parametrize("kind", ["ticker", "trade", "orderbook", "candle.1s", "candle.240m"])
+async def test_all_formats_say_the_same(simulator: Simulator, kind: str) -> None:
+    raw: dict[str, bytes] = {}
+    async with stream(simulator) as client:
+        for form in (None, "SIMPLE", "JSON_LIST", "SIMPLE_LIST"):
+            asked = {"type": kind, "codes": ["KRW-BTC"], "is_only_snapshot": True}
+            await client.ask(asked, form=form)
+            raw[form or "DEFAULT"] = await client.raw()
+    assert raw["JSON_LIST"] == b"[" + raw["DEFAULT"] + b"]"
+    assert raw["SIMPLE_LIST"] == b"[" + raw["SIMPLE"] + b"]"
+    default, simple = json.loads(raw["DEFAULT"]), json.loads(raw["SIMPLE"])
+    assert default["type"] == simple["ty"] == kind
+    assert _values(default) == _values(simple)
+
+
+def _values(message: Any) -> Any:
+    if isinstance(message, dict):
+        return [_values(value) for value in message.values()]
+    if isinstance(message, list):
+        return [_values(value) for value in message]
+    return message
+
+
+async def test_candle_frames_have_the_recorded_fields(simulator: Simulator) -> None:
+    sample = json.loads(
+        (PAYLOADS / "ws" / "doc.default.candle_1s.KRW-BTC.20250102.json").read_text("utf-8")
+    )
+    kinds = ["1s", "1m", "3m", "5m", "10m", "15m", "30m", "60m", "240m"]
+    async with stream(simulator) as client:
+        await client.ask(*({"type": f"candle.{kind}", "codes": ["KRW-BTC"]} for kind in kinds))
+        frames = await client.frames(9)
+        await client.ask({"type": "candle.1m", "codes": ["KRW-BTC"]}, form="SIMPLE")
+        simple = await client.frame()
+    for kind, frame in zip(kinds, frames, strict=True):
+        assert set(frame) == set(sample)
+        assert frame["type"] == f"candle.{kind}"
+        assert frame["stream_type"] == "SNAPSHOT"
+    assert set(simple) == (
+        {"ty", "cd", "cdttmu", "cdttmk", "op", "hp", "lp", "tp", "catv", "catp", "tms", "st"}
+    )
+
+
+async def test_candles_are_what_rest_says(
+    simulator: Simulator, caller: Caller, clock: ManualClock
+) -> None:
+    clock.advance(45)
+    async with stream(simulator) as client:
+        await client.ask(
+            {"type": "candle.1s", "codes": ["KRW-XRP"]},
+            {"type": "candle.15m", "codes": ["KRW-XRP"]},
+        )
+        second, quarter = await client.frames(2)
+    paths = {"/candles/seconds": second, "/candles/minutes/15": quarter}
+    for path, streamed in paths.items():
+        rest = (await caller.rows(path, market="KRW-XRP"))[0]
+        common = (set(rest) & set(streamed)) - {"timestamp"}
+        assert len(common) == 8
+        assert {name: streamed[name] for name in common} == {name: rest[name] for name in common}
+        assert streamed["timestamp"] >= rest["timestamp"]
+
+
+async def test_books_are_grouped_for_won_markets_only(simulator: Simulator, caller: Caller) -> None:
+    async with stream(simulator) as client:
+        await client.ask(
+            {"type": "orderbook", "codes": ["KRW-BTC"], "level": 10_000, "is_only_snapshot": True},
+            {"type": "orderbook", "codes": ["KRW-BTC.5"], "level": "1000000"},
+            {"type": "orderbook", "codes": ["KRW-BTC"]},
+            {"type": "orderbook", "codes": ["USDT-BTC", "BTC-ETH"], "level": 1},
+            {"type": "orderbook", "codes": ["KRW-BTC"], "level": 3},
+            form="SIMPLE",
+        )
+        fine, coarse, whole = await client.frames(3)
+        assert await client.nothing_comes()
+    assert [book["lv"] for book in (fine, coarse, whole)] == [10_000, 1_000_000, 0]
+    assert len(coarse["obu"]) == 5
+    for book in (fine, coarse):
+        assert all(row["ap"] % book["lv"] == row["bp"] % book["lv"] == 0 for row in book["obu"])
+    rest = (await caller.rows("/orderbook", markets="KRW-BTC", level="10000"))[0]
+    assert [row["ap"] for row in fine["obu"]] == [
+        row["ask_price"] for row in rest["orderbook_units"]
+    ]
+    assert fine["tas"] == rest["total_ask_size"]
+
+
+async def test_the_list_of_subscriptions_repeats_what_was_asked(simulator: Simulator) -> None:
+    async with stream(simulator) as client:
+        await client.connection.send('[{"ticket":"x"},{"method":"LIST_SUBSCRIPTIONS"}]')
+        empty = {"method": "LIST_SUBSCRIPTIONS", "result": [], "ticket": "x"}
+        assert await client.frame() == empty
+        await client.ask(
+            {"type": "ticker", "codes": ["KRW-BTC"], "is_only_realtime": True},
+            {"type": "orderbook", "codes": ["KRW-XRP.5"], "level": 1, "is_only_realtime": True},
+        )
+        await client.connection.send('[{"ticket":"y"},{"method":"LIST_SUBSCRIPTIONS"}]')
+        assert await client.frame() == {
+            "method": "LIST_SUBSCRIPTIONS",
+            "result": [
+                {"type": "ticker", "codes": ["KRW-BTC"]},
+                {"type": "orderbook", "codes": ["KRW-XRP.5"], "level": 1},
+            ],
+            "ticket": "y",
+        }
+
+
+async def test_asking_for_the_list_changes_the_running_format(
+    prompt: Simulator, clock: ManualClock
+) -> None:
+    async with stream(prompt) as client:
+        await client.ask({"type": "trade", "codes": ["KRW-BTC"], "is_only_realtime": True})
+        await client.connection.send(
+            '[{"ticket":"x"},{"method":"LIST_SUBSCRIPTIONS"},{"format":"SIMPLE_LIST"}]'
+        )
+        assert await client.frame() == [
+            {
+                "mthd": "LIST_SUBSCRIPTIONS",
+                "rslt": [{"ty": "trade", "cds": ["KRW-BTC"]}],
+                "tckt": "x",
+            }
+        ]
+        clock.advance(9)
+        assert (await client.frame())[0]["ty"] == "trade"
+
+
+async def test_snapshots_may_come_in_two_bursts(clock: ManualClock) -> None:
+    asked = [{"type": kind, "codes": ["KRW-BTC"]} for kind in ("ticker", "trade", "orderbook")]
+    async with streaming(clock, snapshot_bursts_ms=(60.0, 180.0)) as (_, client):
+        await client.ask(*asked)  # the table is built
+        await client.frames(3)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await client.ask(*asked)
+        arrived = []
+        for kind in ("ticker", "trade", "orderbook"):
+            frame = await client.frame()
+            assert (frame["type"], frame["stream_type"]) == (kind, "SNAPSHOT")
+            arrived.append(loop.time() - began)
+    assert arrived[0] >= 0.06
+    assert arrived[1] < 0.18 <= arrived[2]
+
+
+@pytest.mark.parametrize("keeps_alive", [True, False])
+async def test_a_silent_connection_is_cut_without_a_close_frame(
+    clock: ManualClock, keeps_alive: bool
+) -> None:
+    settings = {"idle_timeout_s": 6.0, "inbound_data_keeps_alive": keeps_alive}
+    async with streaming(clock, **settings) as (simulator, client):
+        await client.ask({"type": "ticker", "codes": ["KRW-BTC"]})
+        await client.frame()
+        clock.advance(4)
+        # Market data alone keeps it open, or not.
+        assert (await client.frame())["stream_type"] == "REALTIME"
+        clock.advance(4)
+        if keeps_alive:
+            await client.frame()
+            assert simulator._sessions
+        else:
+            assert await client.is_cut()
+
+
+async def test_a_protocol_ping_is_a_sign_of_life(clock: ManualClock) -> None:
+    async with streaming(clock, idle_timeout_s=3.0) as (_, client):
+        for _ in range(2):
+            clock.advance(2)
+            await (await client.connection.ping())
+        clock.advance(4)
+        assert await client.is_cut()
+
+
+async def test_the_status_keeps_a_connection_open(clock: ManualClock) -> None:
+    settings = {"idle_timeout_s": 12.0, "inbound_data_keeps_alive": False}
+    async with streaming(clock, **settings) as (_, client):
+        await client.connection.send("PING")
+        assert await client.until_listed() == []
+        for _ in range(4):
+            clock.advance(10)
+            assert await client.frame() == {"status": "UP"}
+
+
+async def test_more_than_five_messages_a_second_cost_the_connection(
+    simulator: Simulator, clock: ManualClock
+) -> None:
+    async with stream(simulator) as client:
+        for _ in range(2):
+            for _ in range(5):
+                assert await client.until_listed() == []
+            clock.advance(1)
+        for _ in range(6):
+            await client.connection.send("PING")
+        assert (await client.frame())["error"]["name"] == "TOO_MANY_REQUEST"
+        with pytest.raises(websockets.ConnectionClosedOK):
+            await client.raw()
+
+
+async def test_more_than_a_hundred_messages_a_minute_cost_the_connection(
+    simulator: Simulator, clock: ManualClock
+) -> None:
+    clock.advance(60 - clock.monotonic() % 60)
+    async with stream(simulator) as client:
+        for _ in range(25):
+            for _ in range(4):
+                assert await client.until_listed() == []
+            clock.advance(2)
+        await client.connection.send("PING")
+        assert (await client.frame())["error"]["name"] == "TOO_MANY_REQUEST"
+
+
+async def test_over_the_limit_the_connection_may_just_be_cut(clock: ManualClock) -> None:
+    settings = {"over_message_limit": "drop", "ping_text_counts": False}
+    async with streaming(clock, **settings) as (_, client):
+        for _ in range(9):
+            await client.connection.send("PING")
+        for _ in range(6):
+            await client.connection.send('[{"ticket":"x"},{"method":"LIST_SUBSCRIPTIONS"}]')
+        assert await client.is_cut()
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"",
+        b"\x00\xff",
+        "[" * 10_000,
+        '[{"ticket":"x"},{"type":"ticker","codes":[' + '"A",' * 5_000 + '"B"],"level":1}',
+        '[{"ticket":"x"},{"type":"orderbook","codes":["KRW-BTC"],"level":"1e-999999999"}]',
+        '[{"ticket":1},{"type":"ticker","codes":["KRW-BTC"]}]',
+    ],
+)
+async def test_garbage_is_refused_and_the_server_goes_on(
+    simulator: Simulator, garbage: str | bytes
+) -> None:
+    async with stream(simulator) as client:
+        await client.connection.send(garbage)
+        # An odd level is on no list of levels; everything else is an error.
+        if "1e-99" not in str(garbage):
+            assert (await client.frame())["error"]["name"] in ("WRONG_FORMAT", "NO_TICKET")
+    async with stream(simulator) as client:
+        assert await client.nothing_comes()
+
+
+async def test_half_a_frame_and_a_giant_one_do_no_harm(simulator: Simulator) -> None:
+    async with stream(simulator) as client:
+        transport = client.connection.transport
+        transport.write(b"\x81\xfe\x10\x00half")
+        transport.abort()
+    async with stream(simulator) as client:
+        await client.connection.send("[" + " " * (1 << 20) + "]")
+        with pytest.raises(websockets.ConnectionClosed):
+            await client.raw()
+        assert client.connection.close_code == 1009
+    async with stream(simulator) as client:
+        assert await client.nothing_comes()
+    await eventually(lambda: not simulator._sessions)
+
+
+async def test_a_hundred_connections_are_told_the_same(
+    prompt: Simulator, clock: ManualClock
+) -> None:
+    clients: list[Stream] = []
+    async with AsyncExitStack() as stack:
+        for number in range(100):
+            if number % 5 == 0:
+                clock.advance(1)  # five connects a second
+            clients.append(await stack.enter_async_context(stream(prompt)))
+        for client in clients:
+            await client.ask({"type": "trade", "codes": ["KRW-BTC"], "is_only_realtime": True})
+        await eventually(lambda: _followers(prompt) == 100)
+        start_ms = clock.now_ms()
+        clock.advance(9)
+        expected = [trade.sequential_id for trade in trades_of("KRW-BTC", start_ms, clock.now_ms())]
+        told = [await client.frames(len(expected)) for client in clients]
+    assert expected
+    assert all([frame["sequential_id"] for frame in frames] == expected for frames in told)
+    await eventually(lambda: not prompt._live.followed)
+
+
+def _followers(simulator: Simulator) -> int:
+    feed = simulator._live._feeds.get("KRW-BTC")
+    return len(feed.topics[Topic("trade", "KRW-BTC")]) if feed is not None else 0
+
+
+async def test_a_trade_time_may_lack_its_seconds(clock: ManualClock) -> None:
+    hour = trades_of("KRW-BTC", AUTUMN_2025_MS, AUTUMN_2025_MS + 3_600_000)
+    first = next(trade for trade in hour if trade.time_ms // 1_000 % 60 == 0)
+    clock.set_wall(first.time_ms)
+    async with streaming(clock, trade_time_without_seconds=True, late_trades=False) as (_, client):
+        await client.ask({"type": "trade", "codes": ["KRW-BTC"]})
+        time = (await client.frame())["trade_time"]
+    assert len(time) == 5
+    minute = first.time_ms // 60_000 % 1_440
+    assert time == f"{minute // 60:02}:{minute % 60:02}"

@@ -15,7 +15,7 @@ import aiohttp
 import numpy as np
 
 from upbit_backbone.simulator import Simulator
-from upbit_backbone.simulator.market import Market
+from upbit_backbone.simulator.market import Market, whole_regime
 from upbit_backbone.simulator.markets import Listing, load_listings
 from upbit_backbone.simulator.random_numbers import key_of
 from upbit_backbone.simulator.recordings import load_recording, tile_rows, whole_rows
@@ -56,8 +56,13 @@ def table(name: str | Shape, *, as_recorded: bool = False) -> Table:
 
 def market(symbol: str, *, as_recorded: bool = False) -> Market:
     """A market as the exchange has it, with nothing remembered yet."""
-    listing = listings(as_recorded=as_recorded)[symbol]
-    return Market(listing, table(listing.table, as_recorded=as_recorded), repeats=not as_recorded)
+    return unscripted(listings(as_recorded=as_recorded)[symbol], as_recorded=as_recorded)
+
+
+def unscripted(listing: Listing, *, as_recorded: bool = False) -> Market:
+    """The market of a listing from its listing on."""
+    of = table(listing.table, as_recorded=as_recorded)
+    return Market(listing, [whole_regime(listing, of, repeats=not as_recorded)])
 
 
 @cache

@@ -26,8 +26,8 @@ from tests.ui.samples import (
 )
 from ui.bridge import BackboneBridge, RequestAnswer, RequestFailure
 from ui.candle_update import CandleUpdate
-from ui.language import Translations
-from ui.main_window import MainWindow
+from ui.language import Language, Translations
+from ui.main_window import MainWindow, Replayed
 from ui.theme import Theme
 from upbit_backbone import (
     StorageUnavailableError,
@@ -66,6 +66,35 @@ def test_a_simulated_market_cannot_be_overlooked(
     bridge.statusChanged.emit(status(simulated=True))
     assert window.banner.isVisible()
     assert "모의 · SIMULATED" in window.banner.text()
+
+
+@pytest.mark.parametrize(
+    ("simulated", "language", "words"),
+    [
+        (True, "ko", "모의 · SIMULATED 가격입니다. 2025-09-15 (월) 09:30 기록, 100배속"),
+        (False, "ko", "현재 시세가 아닙니다. 2025-09-15 (월) 09:30 기록, 100배속"),
+        (True, "en", "SIMULATED prices, recorded 2025-09-15 (Mon) 09:30, played at 100×"),
+        (False, "en", "not live: recorded 2025-09-15 (Mon) 09:30, played at 100×"),
+    ],
+)
+def test_a_replay_says_so_and_from_when_it_is(
+    window: MainWindow,
+    bridge: BackboneBridge,
+    translations: Translations,
+    qtbot: QtBot,
+    simulated: bool,
+    language: Language,
+    words: str,
+) -> None:
+    translations.use(language)
+    window.set_replay(Replayed(1_757_896_200_000, 100.0, simulated))
+    # A replay is marked, as a simulator is: its status says simulated.
+    bridge.statusChanged.emit(status(simulated=True))
+    assert window.banner.isVisible()
+    qtbot.waitUntil(lambda: window.banner.text() == f"재생 · REPLAY — {words}")
+    translations.use("ko" if language == "en" else "en")
+    qtbot.waitUntil(lambda: words not in window.banner.text())
+    assert window.banner.text().startswith("재생 · REPLAY — ")
 
 
 def test_real_data_have_no_banner(window: MainWindow, bridge: BackboneBridge) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from run_desktop_ui import _parser, main
+from tests.recorder.samples import begin, ended, write
 from ui.options import DesktopOptions, read_options
 from upbit_backbone import Timeframe
 from upbit_backbone.config import ENVIRONMENT_PREFIX
@@ -29,6 +30,11 @@ def signals_as_before() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    return write(tmp_path / "a.rec", [begin(), ended(1.0)])
 
 
 def options(*flags: str) -> DesktopOptions:
@@ -62,9 +68,51 @@ def test_an_address_is_asked_for_and_not_decided(monkeypatch: pytest.MonkeyPatch
     assert options("--exchange", "simulator").config.rest_url is None
 
 
+def test_a_recording_is_shown_instead_of_any_exchange(
+    monkeypatch: pytest.MonkeyPatch, recording: Path
+) -> None:
+    monkeypatch.setenv(f"{ENVIRONMENT_PREFIX}EXCHANGE", "simulator")
+    found = options("--replay", str(recording), "--speed", "10")
+    assert not found.automatic
+    assert found.config.exchange == "upbit"
+    assert found.replay is not None
+    assert found.replay.recording.path == recording
+    assert found.replay.speed == 10
+    normal = options("--replay", str(recording)).replay
+    assert normal is not None
+    assert normal.speed == 1
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
+        (["--exchange", "simulator"], "leave out --exchange"),
+        (["--rest-url", "http://127.0.0.1/v1"], "leave out --exchange, --rest-url"),
+        (["--speed", "0"], "speed must be 1..1000"),
+        (["--speed", "fast"], "'fast'"),
+    ],
+)
+def test_a_replay_with_flags_that_do_not_fit_is_refused(
+    recording: Path, flags: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert_refused(["--replay", str(recording), *flags], words, capsys)
+
+
+def test_a_damaged_recording_is_refused_before_there_is_a_window(
+    recording: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = bytearray(recording.read_bytes())
+    content[40] ^= 1
+    recording.write_bytes(content)
+    assert_refused(["--replay", str(recording)], "is damaged at byte", capsys)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--speed", "2"], "give --replay FILE"),
+        (["--replay", "/no/such.rec"], "there is no such file"),
+        (["--replay", "/dev/null"], "is empty"),
         (["--exchange", "nyse"], "'nyse'"),
         (["--timeframe", "7m"], "unknown timeframe '7m'"),
         (["--after", "-1"], "--after must be 0"),
@@ -79,6 +127,10 @@ def test_an_address_is_asked_for_and_not_decided(monkeypatch: pytest.MonkeyPatch
 def test_bad_flags_are_one_sentence_and_exit_2(
     flags: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert_refused(flags, words, capsys)
+
+
+def assert_refused(flags: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     code: object
     try:
         code = main(flags)

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 from PySide6.QtGui import QColor, QImage
 
-from upbit_backbone.clock import SystemClock
+from tests.recorder.samples import STARTED_MS, answer, begin, candle, frame, page, trade, write
+from upbit_backbone.clock import SystemClock, utc_datetime
+from upbit_backbone.recorder.opening import open_recording
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "run_desktop_ui.py"
@@ -44,6 +46,11 @@ def say(window):
         "error": window.messages.text,
         "notice": window.notices.text,
         "simulated": window.banner.isVisible(),
+        "banner": window.banner.text(),
+        "identity": window.monitor._status.identity,
+        "newest_ms": window.chart._bars.newest_ms,
+        "last_close": window.chart._bars.rows(window.chart._bars.last, window.chart._bars.last + 1)
+            .ravel().tolist()[4],
     }), file=sys.stderr, flush=True)
 def note(self):
     if not self._chart_drawn:
@@ -65,7 +72,7 @@ def program(
             "-W",
             "error::ResourceWarning",
             *script,
-            *(() if "--rest-url" in flags else ("--exchange", "simulator")),
+            *(() if {"--rest-url", "--replay"} & set(flags) else ("--exchange", "simulator")),
             "--data-dir",
             folder / "data",
             "--verbose",
@@ -191,6 +198,40 @@ def test_offline_the_stored_candles_are_drawn(tmp_path: Path) -> None:
     assert shown["error"].startswith("KRW-BTC의 저장된 캔들만 보여 줍니다.")
     assert shown["notice"] == ""
     assert shown["simulated"]
+
+
+def test_a_replay_shows_the_market_of_then_and_moves_as_it_did(tmp_path: Path) -> None:
+    minutes = [utc_datetime(STARTED_MS - ago * 60_000) for ago in range(30)]
+    rows = [candle(f"{minute:%Y-%m-%dT%H:%M:%S}", "101.0") for minute in minutes]
+    names = '"market":"KRW-BTC","korean_name":"비트코인","english_name":"Bitcoin"'
+    file = write(
+        tmp_path / "a.rec",
+        [
+            answer(-2.0, "/market/all?is_details=true", f"[{{{names}}}]"),
+            answer(-1.0, "/candles/minutes/1?market=KRW-BTC&count=200", page(rows)),
+            begin(0.0),
+            *(frame(number / 10, trade(number * 100 + 1)) for number in range(50)),
+        ],
+    )
+    name = open_recording(file).name
+    flags = ("--replay", str(file), "--symbol", "KRW-BTC", "--timeframe", "1m")
+    with program(tmp_path, *flags, script=("-c", SAYS_WHAT_IT_SHOWS)) as process:
+        said = "".join(wait_for_line(process, "SHOWN"))
+        process.send_signal(signal.SIGTERM)
+        _, rest = process.communicate(timeout=30)
+    assert process.returncode == 0, rest
+    shown = json.loads(said.splitlines()[-1].removeprefix("SHOWN "))
+    assert shown["banner"].startswith(
+        "재생 · REPLAY — 모의 · SIMULATED 가격입니다. 2025-09-15 (월)"
+    )
+    assert shown["simulated"]
+    assert shown["identity"] == name
+    assert shown["bars"] == 30
+    assert shown["newest_ms"] == STARTED_MS
+    assert shown["last_close"] == 132_448_000, "the price of the recorded trades"
+    assert shown["connection"] == "live"
+    assert shown["notice"].startswith("기록의 끝이 없습니다")
+    assert (tmp_path / "data" / name / "market.sqlite3").is_file()
 
 
 def test_check_looks_for_what_a_window_needs() -> None:

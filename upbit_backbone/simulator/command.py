@@ -5,18 +5,32 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 
 from upbit_backbone.clock import Clock, FrozenClock, ShiftedClock, SystemClock, epoch_ms
 from upbit_backbone.errors import InvalidRequestError
+from upbit_backbone.simulator.faults import parse_fault
+from upbit_backbone.simulator.script import Script, read_script
 from upbit_backbone.simulator.server import Simulator
+from upbit_backbone.simulator.settings import read_settings
 
 
 async def simulate(
-    host: str, port: int, seed: int, as_recorded: str | None, now: str | None
+    host: str,
+    port: int,
+    seed: int,
+    as_recorded: str | None,
+    now: str | None,
+    *,
+    settings: Sequence[str] = (),
+    faults: Sequence[str] = (),
+    script: Path | None = None,
+    rate: float = 1.0,
 ) -> None:
     """Serve until SIGINT or SIGTERM; prints one line of JSON with the addresses first.
 
@@ -27,17 +41,26 @@ async def simulate(
         as_recorded: Serve the recordings as they are, with a clock that starts at this
             time: ISO 8601, UTC if it names no zone.
         now: Stop the clock at this time.
+        settings: ``NAME=VALUE`` of `SimulatorSettings`; the last one of a name counts.
+        faults: ``KIND key=value …`` of `Fault`.
+        script: A file with what happens on its markets (`script.py`).
+        rate: How many times as often somebody trades.
 
     Raises:
-        InvalidRequestError: a time was not understood, or both were given.
+        InvalidRequestError: a time, setting, fault or script was not understood.
         TransportError: the port is taken.
     """
+    clock = _clock(as_recorded, now)
     simulator = Simulator(
         seed=seed,
-        clock=_clock(as_recorded, now),
+        clock=clock,
         as_recorded=as_recorded is not None,
         host=host,
         port=port,
+        settings=read_settings(settings),
+        faults=[parse_fault(text, clock.now_ms()) for text in faults],
+        script=None if script is None else _script(script, clock.now_ms()),
+        rate=rate,
     )
     async with simulator:
         stopped = asyncio.Event()
@@ -50,6 +73,17 @@ async def simulate(
         sys.stdout.write(msgspec.json.encode(addresses).decode() + "\n")
         sys.stdout.flush()  # whoever started this process waits for the line
         await stopped.wait()
+
+
+def _script(file: Path, now_ms: int) -> Script:
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        raise InvalidRequestError(
+            f"--script was {str(file)!r}, which cannot be read: {error.strerror};"
+            " expected a JSON file of events"
+        ) from error
+    return read_script(text, now_ms)
 
 
 def _clock(as_recorded: str | None, now: str | None) -> Clock:

@@ -1,162 +1,66 @@
-"""One market as a function of time.
-
-Everything that can be asked of a market at an instant follows from its table: there is no
-state that a running simulator builds up. Spans are half-open, so "up to now" is
-``before_ms = now + 1``. The work of any question is bounded, however far its instant lies
-from the recording or from the start of the process.
-"""
+"""One market as a function of time: its regimes, one after the other."""
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import accumulate
-from typing import NamedTuple
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
-from upbit_backbone.clock import DAY_MS, MINUTE_MS
+from upbit_backbone.clock import DAY_MS
 from upbit_backbone.simulator.markets import TILE_START_MS, Listing
-from upbit_backbone.simulator.table import Table, Totals, TradeBlock
-
-_IDS_PER_MS = 10_000
-_MINUTES_KEPT = 8
-_MINUTES_PER_BLOCK = 64
-
-
-class Trade(NamedTuple):
-    """One execution."""
-
-    time_ms: int
-    sequential_id: int
-    """10,000 times the milliseconds, plus the place within its minute: ascending with time."""
-    price: int
-    """In units of the market's scale."""
-    volume: int
-    """In 1e-8."""
-    taker_buys: bool
-
-
-class Span(NamedTuple):
-    """What the trades of a span of time add up to; prices in units, volume in 1e-8."""
-
-    open: int
-    high: int
-    low: int
-    close: int
-    volume: int
-    value: int
-    sold: int
-    last_trade_ms: int
-
-
-class _Minute:
-    """The trades of one minute with their running sums."""
-
-    def __init__(self, trades: list[Trade]) -> None:
-        self.trades = trades
-        self.times = [trade.time_ms for trade in trades]
-        volumes = accumulate((trade.volume for trade in trades), initial=0)
-        values = accumulate((trade.price * trade.volume for trade in trades), initial=0)
-        sold = accumulate((0 if trade.taker_buys else trade.volume for trade in trades), initial=0)
-        self.totals = [Totals(*sums) for sums in zip(volumes, values, sold, strict=True)]
-
-
-class Cut(NamedTuple):
-    """Where an instant cuts the market's trades in two."""
-
-    position: int
-    """Of the first live minute that is not over."""
-    trades: tuple[Trade, ...]
-    """Of that minute, those before the instant."""
-    totals: Totals
-    """Over all trades before the instant."""
+from upbit_backbone.simulator.regime import Cut, Regime, Span, Trade, lines_of
+from upbit_backbone.simulator.table import MinuteTable, Totals
 
 
 class Market:
-    """One listed market with its table.
+    """One listed market.
 
-    Live minutes are named by position as in the table, counted on through its repetitions
-    into the past (negative) and the future. With ``repeats=False`` the table is served
-    once, and nothing is traded before or after it.
+    Args:
+        listing: What the exchange says about it.
+        regimes: In order of time, without overlap; all write prices in the same unit. In a
+            hole between two nothing is traded.
     """
 
-    def __init__(self, listing: Listing, table: Table, *, repeats: bool = True) -> None:
+    def __init__(self, listing: Listing, regimes: Sequence[Regime]) -> None:
         self.listing = listing
         self.symbol = listing.symbol
-        self.scale = listing.scale
-        self.table = table
-        self.repeats = repeats
-        self._origin_ms = TILE_START_MS - listing.shift_days * DAY_MS
-        self.first = self.position(self.minute_of(listing.listed_ms))
-        """Position of the first live minute since the listing."""
-        self._minutes: OrderedDict[int, _Minute] = OrderedDict()
+        self.scale = regimes[0].scale
+        """Of the first regime; the unit is that of all."""
+        self.table = regimes[0].table
+        """Of the first regime: what the market is like while no script changes it."""
+        self.regimes = tuple(regimes)
+        self._starts = [regime.from_ms for regime in regimes]
+        self._offsets = _offsets(regimes)
 
-    def minute_of(self, ms: int) -> int:
-        """The minute of an instant, counted from row 0 of the table."""
-        return (ms - self._origin_ms) // MINUTE_MS
-
-    def start_ms(self, minute: int) -> int:
-        """When a minute begins."""
-        return self._origin_ms + minute * MINUTE_MS
-
-    def position(self, minute: int) -> int:
-        """Of the first live minute that does not lie before this one."""
-        tile, row = self.place(minute, self.table.size)
-        return tile * self.table.live + self.table.position(row)
-
-    def place(self, number: int, size: int) -> tuple[int, int]:
-        """Which repetition of a table of `size` a number falls into, and where in it."""
-        if not self.repeats:
-            number = min(max(number, 0), size)
-        return divmod(number, size)
-
-    def is_live(self, position: int) -> bool:
-        """Is there such a live minute since the listing?"""
-        return position >= self.first and (self.repeats or position < self.table.live)
-
-    def live_minute(self, position: int) -> int:
-        """The minute of a position."""
-        tile, inside = divmod(position, self.table.live)
-        return tile * self.table.size + int(self.table.minute[inside])
+    def grid_at(self, ms: int) -> int:
+        """The tick in units of the scale."""
+        return self.regimes[self._number(ms)].scale.grid
 
     def cut(self, before_ms: int) -> Cut:
         """Part the trades before an instant from the others."""
-        before_ms = max(before_ms, self.listing.listed_ms)
-        minute = self.minute_of(before_ms)
-        position = self.position(minute)
-        totals = self._totals(position)
-        if not self.is_live(position) or self.live_minute(position) != minute:
-            return Cut(position, (), totals)
-        current = self._minute(position)
-        used = bisect_left(current.times, before_ms)
-        partial = current.totals[used]
-        return Cut(
-            position,
-            tuple(current.trades[:used]),
-            Totals(*(whole + part for whole, part in zip(totals, partial, strict=True))),
-        )
+        number = self._number(before_ms - 1)
+        cut = self.regimes[number].cut(before_ms)
+        if number == 0:
+            return cut
+        offset = self._offsets[number]
+        totals = Totals(*(all_ + some for all_, some in zip(offset, cut.totals, strict=True)))
+        return cut._replace(regime=number, totals=totals)
 
     def last_trade(self, cut: Cut) -> Trade | None:
         """The newest trade before a cut; None before the first."""
-        if cut.trades:
-            return cut.trades[-1]
-        if not self.is_live(cut.position - 1):
-            return None
-        return self._minute(cut.position - 1).trades[-1]
+        last = self.regimes[cut.regime].last_trade(cut)
+        for regime in reversed(self.regimes[: cut.regime]):
+            last = last or regime.last()
+        return last
 
     def next_trades(self, after_ms: int) -> list[Trade]:
         """The trades after an instant in the first minute that has any; [] if none follow."""
-        cut = self.cut(after_ms + 1)
-        for position in (cut.position, cut.position + 1):
-            if not self.is_live(position):
-                return []
-            current = self._minute(position)
-            later = current.trades[bisect_left(current.times, after_ms + 1) :]
-            if later:
-                return later
-        raise AssertionError("a live minute has a trade")
+        for regime in self.regimes[self._number(after_ms) :]:
+            if trades := regime.next_trades(after_ms):
+                return trades
+        return []
 
     def trades_back(
         self, *, from_ms: int, before_ms: int, before_id: int | None, count: int
@@ -169,112 +73,83 @@ class Market:
             before_id: Only trades with a smaller `sequential_id`.
             count: At least 1.
         """
-        if before_id is not None:
-            before_ms = min(before_ms, before_id // _IDS_PER_MS + 1)
-        cut = self.cut(before_ms)
-        found = [trade for trade in reversed(cut.trades) if trade.time_ms >= from_ms]
-        if before_id is not None:
-            found = [trade for trade in found if trade.sequential_id < before_id]
-        stop = max(self.first, self.position(self.minute_of(from_ms)))
-        end = cut.position
-        while len(found) < count and end > stop:
-            start = max(stop, end - _MINUTES_PER_BLOCK)
-            minutes = self.trades_of(range(start, end))
-            found += [
-                trade
-                for minute in reversed(minutes)
-                for trade in reversed(minute)
-                if trade.time_ms >= from_ms
-            ]
-            end = start
-        return found[:count]
-
-    def trades_of(self, positions: Sequence[int]) -> list[list[Trade]]:
-        """The trades of each of these live minutes, ascending."""
-        live = self.table.live
-        block = self.table.trades(np.array([position % live for position in positions]))
-        return [
-            self._line(position, line)
-            for position, line in zip(positions, _lines(block), strict=True)
-        ]
+        found: list[Trade] = []
+        for regime in reversed(self.regimes[: self._number(before_ms - 1) + 1]):
+            found += regime.trades_back(
+                from_ms=from_ms,
+                before_ms=before_ms,
+                before_id=before_id,
+                count=count - len(found),
+            )
+            if len(found) == count or regime.from_ms <= from_ms:
+                break
+        return found
 
     def span(self, from_ms: int, cut: Cut) -> Span | None:
         """What was traded from a full minute to a cut, within one UTC day; None if nothing."""
-        first = max(self.first, self.position(self.minute_of(from_ms)))
-        whole = cut.position - first
-        if whole <= 0 and not cut.trades:
-            return None
-        opens: list[int] = []
-        highs, lows = [], []
-        if whole > 0:
-            start = first % self.table.live
-            opens.append(self.scale.price(int(self.table.open[start])))
-            highs.append(self.scale.price(int(self.table.high[start : start + whole].max())))
-            lows.append(self.scale.price(int(self.table.low[start : start + whole].min())))
-        prices = [trade.price for trade in cut.trades]
-        before = self._totals(first)
-        last = cut.trades[-1] if cut.trades else self._minute(cut.position - 1).trades[-1]
-        return Span(
-            open=(opens + prices)[0],
-            high=max(highs + prices),
-            low=min(lows + prices),
-            close=last.price,
-            volume=cut.totals.volume - before.volume,
-            value=cut.totals.value - before.value,
-            sold=cut.totals.sold - before.sold,
-            last_trade_ms=last.time_ms,
+        if cut.regime == 0:
+            return self.regimes[0].span(from_ms, cut)
+        return joined_spans(
+            span
+            for number in range(max(self._number(from_ms), 0), cut.regime + 1)
+            if (span := self._span_within(number, from_ms, cut)) is not None
         )
 
     def close_before(self, ms: int) -> int | None:
         """The last price before a full minute, in units; None before the first trade."""
-        position = self.position(self.minute_of(ms)) - 1
-        if not self.is_live(position):
-            return None
-        return self.scale.price(int(self.table.close[position % self.table.live]))
+        for regime in reversed(self.regimes[: self._number(ms - 1) + 1]):
+            if (close := regime.close_before(ms)) is not None:
+                return close
+        return None
 
-    def _totals(self, position: int) -> Totals:
-        tile, inside = divmod(position, self.table.live)
-        whole, part = self.table.totals(self.table.live), self.table.totals(inside)
-        volume, value, sold = (tile * all_ + some for all_, some in zip(whole, part, strict=True))
-        return Totals(
-            self.scale.factor * volume,
-            self.scale.value(value, volume),
-            self.scale.factor * sold,
-        )
+    def _number(self, ms: int) -> int:
+        """Of the regime that an instant lies in, or of the last one that began before it."""
+        if len(self._starts) == 1:
+            return 0
+        return max(bisect_right(self._starts, ms) - 1, 0)
 
-    def _line(self, position: int, columns: Iterable[tuple[int, int, int, bool]]) -> list[Trade]:
-        scale = self.scale
-        start_ms = self.start_ms(self.live_minute(position))
-        return [
-            Trade(
-                start_ms + offset,
-                (start_ms + offset) * _IDS_PER_MS + slot,
-                scale.price(price),
-                scale.factor * volume,
-                buys,
+    def _span_within(self, number: int, from_ms: int, cut: Cut) -> Span | None:
+        regime = self.regimes[number]
+        if number == cut.regime:
+            own = (
+                all_ - before
+                for all_, before in zip(cut.totals, self._offsets[number], strict=True)
             )
-            for slot, (offset, price, volume, buys) in enumerate(columns)
-        ]
+            return regime.span(from_ms, cut._replace(totals=Totals(*own)))
+        assert regime.until_ms is not None, "another one follows"
+        return regime.span(from_ms, regime.cut(regime.until_ms))
 
-    def _minute(self, position: int) -> _Minute:
-        current = self._minutes.get(position)
-        if current is None:
-            current = self._keep(position, self.trades_of([position])[0])
-        else:
-            self._minutes.move_to_end(position)
-        return current
 
-    def _keep(self, position: int, trades: list[Trade]) -> _Minute:
-        current = self._minutes[position] = _Minute(trades)
-        if len(self._minutes) > _MINUTES_KEPT:
-            self._minutes.popitem(last=False)
-        return current
+def whole_regime(listing: Listing, table: MinuteTable, *, repeats: bool) -> Regime:
+    """What a market follows from its listing on, while no script changes it."""
+    return Regime(
+        table,
+        listing.scale,
+        origin_ms=TILE_START_MS - listing.shift_days * DAY_MS,
+        from_ms=listing.listed_ms,
+        repeats=repeats,
+    )
 
-    def _missing(self, instants_ms: Iterable[int]) -> list[int]:
-        """The live minutes at and before these instants that are not at hand."""
-        positions = (self.position(self.minute_of(ms)) for ms in instants_ms)
-        around = dict.fromkeys(near for at in positions for near in (at - 1, at))
-        return [near for near in around if near not in self._minutes and self.is_live(near)]
+
+def joined_spans(spans: Iterable[Span]) -> Span | None:
+    """One span of several that follow each other; None of none."""
+    whole: Span | None = None
+    for span in spans:
+        whole = (
+            span
+            if whole is None
+            else Span(
+                open=whole.open,
+                high=max(whole.high, span.high),
+                low=min(whole.low, span.low),
+                close=span.close,
+                volume=whole.volume + span.volume,
+                value=whole.value + span.value,
+                sold=whole.sold + span.sold,
+                last_trade_ms=span.last_trade_ms,
+            )
+        )
+    return whole
 
 
 def prepare(markets: Sequence[Market], instants_ms: Sequence[int]) -> None:
@@ -282,17 +157,27 @@ def prepare(markets: Sequence[Market], instants_ms: Sequence[int]) -> None:
 
     Answers are the same without; asked one by one, each market would cost as much as all.
     """
-    wanted = [(market, near) for market in markets for near in market._missing(instants_ms)]
+    table = markets[0].table
+    regimes = [regime for market in markets for regime in market.regimes if regime.table is table]
+    wanted = [(regime, near) for regime in regimes for near in regime.missing(instants_ms)]
     if wanted:
-        table = markets[0].table
         block = table.trades(np.array([position % table.live for _, position in wanted]))
-        for (market, position), line in zip(wanted, _lines(block), strict=True):
-            market._keep(position, market._line(position, line))
+        for (regime, position), line in zip(wanted, lines_of(block), strict=True):
+            regime.keep(position, regime.line(position, line))
 
 
-def _lines(block: TradeBlock) -> Iterator[Iterable[tuple[int, int, int, bool]]]:
-    columns = (block.offset_ms, block.price, block.volume, block.taker_buys)
-    for count, *line in zip(
-        block.used.tolist(), *(column.tolist() for column in columns), strict=True
-    ):
-        yield zip(*(values[:count] for values in line), strict=True)
+def _offsets(regimes: Sequence[Regime]) -> list[Totals]:
+    """What to add to the totals of each regime, so that they go on from the one before."""
+    offsets = [Totals(0, 0, 0)]
+    for before, after in pairwise(regimes):
+        assert before.until_ms is not None, "another one follows"
+        ended, began = before.cut(before.until_ms).totals, after.totals(after.first)
+        offsets.append(
+            Totals(
+                *(
+                    offset + end - begin
+                    for offset, end, begin in zip(offsets[-1], ended, began, strict=True)
+                )
+            )
+        )
+    return offsets

@@ -1,351 +1,306 @@
-"""The REST side: parameters in, bodies out, errors and limits as the exchange has them."""
+"""The REST side: which parameters an endpoint takes, and what it answers.
+
+How parameters are read is in `rest_parameters.py`, how rows are written in
+`rest_bodies.py`; limits, headers and errors are the gateway's (`gateway.py`).
+"""
 
 from __future__ import annotations
 
 import asyncio
-import re
-import zlib
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
-from email.utils import formatdate
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol
 
-import msgspec
-from aiohttp import hdrs, web
+from aiohttp import web
 
-from upbit_backbone.clock import DAY_MS, SECOND_MS, epoch_ms
-from upbit_backbone.simulator.candles import DAY_UNIT, MINUTE_UNITS, Candle, candles
+from upbit_backbone.clock import DAY_MS, MINUTE_MS
+from upbit_backbone.simulator.candles import (
+    DAY_UNIT,
+    MINUTE_UNITS,
+    Candle,
+    Period,
+    candles,
+    period_candles,
+    second_candles,
+)
 from upbit_backbone.simulator.exchange import Desk, Exchange
-from upbit_backbone.simulator.limits import CallCounter
+from upbit_backbone.simulator.gateway import Answer, Gateway, RestError, no_route
+from upbit_backbone.simulator.instruments import Instrument, instrument_at
 from upbit_backbone.simulator.market import Market
-from upbit_backbone.simulator.markets import BOOK_LEVELS
+from upbit_backbone.simulator.markets import BOOK_LEVELS, Listing
 from upbit_backbone.simulator.rest_bodies import (
     Body,
-    day_candle_body,
+    day_candle_bodies,
+    instrument_body,
     market_body,
-    minute_candle_body,
+    minute_candle_bodies,
     orderbook_body,
+    period_candle_bodies,
+    second_candle_bodies,
+    supported_levels_body,
     ticker_body,
-    trade_body,
+    trade_bodies,
 )
-from upbit_backbone.simulator.wire import plain, price_of
+from upbit_backbone.simulator.rest_parameters import (
+    INT64,
+    Parameters,
+    code_not_found,
+    invalid,
+    whole_number,
+)
+from upbit_backbone.simulator.wire import price_of
 
 MOST_CANDLES = 200
 MOST_TRADES = 500
 MOST_DAYS_AGO = 7
 
-_TICKERS_AT_A_TIME = 8
-"""Then the loop gets a turn, so that other callers, or this process' window, wait a
-millisecond or two."""
-_COMPRESS_FROM_BYTES = 1_024
-_TO_FORMS = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:?\d\d)?")
-_TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):?([0-5]\d):?([0-5]\d)")
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Answer = Callable[[web.Request], Awaitable[list[Body]]]
+_AT_A_TIME = 8
+"""Markets; then the loop gets a turn, so that other callers, or this process' window, wait
+a millisecond or two."""
+_LATE_MS = 1_000
+"""By how much the last trade of a candle is stored late, under `late_last_trade`."""
 
 
-class RestError(Exception):
-    """An answer that is an error; its name is the status, as on all quotation endpoints."""
+class _CandlesOf(Protocol):
+    """The newest candles of one unit; `candles` and its like."""
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
+    def __call__(
+        self, market: Market, *, start_before_ms: int, now_ms: int, count: int
+    ) -> list[Candle]: ...
 
 
 class RestApi:
     """Quotation endpoints of the exchange."""
 
-    def __init__(self, exchange: Exchange, calls: CallCounter) -> None:
+    def __init__(self, exchange: Exchange, gateway: Gateway) -> None:
         self._exchange = exchange
-        self._clock = exchange.clock
-        self._calls = calls
+        self._clock = gateway.clock
+        self._gateway = gateway
+        self._settings = exchange.settings
 
     def routes(self) -> list[web.RouteDef]:
-        """All routed paths; any other is the gateway's 404."""
+        """All routed paths; any other is the gateway's 404, and so is any other method."""
+        endpoints: dict[str, tuple[str, Answer]] = {
+            "market/all": ("market", self._market_all),
+            "candles/seconds": ("candles", self._seconds),
+            "candles/minutes/{unit}": ("candles", self._minutes),
+            "candles/days": ("candles", self._days),
+            "candles/weeks": ("candles", partial(self._periods, "week")),
+            "candles/months": ("candles", partial(self._periods, "month")),
+            "candles/years": ("candles", partial(self._periods, "year")),
+            "trades/ticks": ("trades", self._trades),
+            "ticker": ("ticker", self._ticker),
+            "ticker/all": ("ticker", self._ticker_all),
+            "orderbook": ("orderbook", self._orderbook),
+            "orderbook/instruments": ("orderbook", self._orderbook_instruments),
+            "orderbook/supported_levels": ("orderbook", self._orderbook_levels),
+        }
+        limited = self._gateway.limited
         return [
-            web.get("/v1/market/all", self._limited("market", self._market_all)),
-            web.get("/v1/candles/minutes/{unit}", self._limited("candles", self._minutes)),
-            web.get("/v1/candles/days", self._limited("candles", self._days)),
-            web.get("/v1/trades/ticks", self._limited("trades", self._trades)),
-            web.get("/v1/ticker", self._limited("ticker", self._ticker)),
-            web.get("/v1/ticker/all", self._limited("ticker", self._ticker_all)),
-            web.get("/v1/orderbook", self._limited("orderbook", self._orderbook)),
+            *(
+                web.get(f"/v1/{path}", limited(group, answer))
+                for path, (group, answer) in endpoints.items()
+            ),
             web.route("*", "/{path:.*}", no_route),
         ]
 
-    def _limited(self, group: str, answer: Answer) -> Handler:
-        async def handle(request: web.Request) -> web.StreamResponse:
-            refusal, headers = admit(self._calls, group, request, self._clock.monotonic())
-            if refusal is not None:
-                return refusal
-            try:
-                status, body = 200, msgspec.json.encode(await answer(request))
-            except RestError as error:
-                status, body = error.status, error_body(error.status, error.message)
-            return _response(request, status, body, headers)
-
-        return handle
-
     async def _market_all(self, request: web.Request) -> list[Body]:
-        details = _text(request, "is_details", "isDetails").lower() == "true"
+        details = self._parameters(request).flag("is_details")
         now_ms = self._clock.now_ms()
-        listings = await self._exchange.listings()
         return [
-            market_body(listing, details=details)
-            for listing in listings.values()
-            if listing.listed_ms <= now_ms
+            market_body(listing, now_ms, details=details)
+            for listing in (await self._exchange.listings()).values()
+            if listing.is_listed(now_ms)
         ]
 
+    async def _seconds(self, request: web.Request) -> list[Body]:
+        return second_candle_bodies(*await self._candle_page(request, second_candles))
+
     async def _minutes(self, request: web.Request) -> list[Body]:
-        unit = _whole_number(request.match_info["unit"])
+        unit = whole_number(request.match_info["unit"])
         if unit not in MINUTE_UNITS:
             raise RestError(400, "specified unit is not valid.")
-        market, page = await self._candle_page(request, unit)
-        return [minute_candle_body(market, candle, unit) for candle in page]
+        market, page = await self._candle_page(request, partial(_candles_of_minutes, unit))
+        return minute_candle_bodies(market, page, unit)
 
     async def _days(self, request: web.Request) -> list[Body]:
-        converting = _text(request, "converting_price_unit", "convertingPriceUnit")
+        converting = self._parameters(request).text("converting_price_unit").upper()
         if converting not in ("", "KRW"):
-            raise _invalid()
-        market, page = await self._candle_page(request, DAY_UNIT)
-        bodies = [day_candle_body(market, candle) for candle in page]
-        if converting:
-            for body, candle in zip(bodies, page, strict=True):
-                won = await self._in_won(market, candle)
-                body["converted_trade_price"] = None if won is None else plain(won)
-        return bodies
+            raise invalid()
+        market, page = await self._candle_page(request, partial(_candles_of_minutes, DAY_UNIT))
+        in_won = await self._won(market) if converting else None
+        return day_candle_bodies(market, page, in_won)
 
-    async def _in_won(self, market: Market, candle: Candle) -> float | None:
-        """The close of a candle in won; None while its quote asset had no price in won."""
-        close = price_of(candle.close, market.scale)
-        quote = market.symbol.partition("-")[0]
-        if quote == "KRW":
-            return close
-        bitcoin_in_won = await self._price_at("KRW-BTC", candle.last_trade_ms)
-        bitcoin = 1.0 if quote == "BTC" else await self._price_at("USDT-BTC", candle.last_trade_ms)
-        return close * bitcoin_in_won / bitcoin if bitcoin_in_won and bitcoin else None
+    async def _periods(self, period: Period, request: web.Request) -> list[Body]:
+        page = partial(_candles_of_period, period)
+        return period_candle_bodies(*await self._candle_page(request, page))
 
-    async def _price_at(self, symbol: str, ms: int) -> float | None:
-        market = (await self._desk(symbol)).market
-        trade = market.last_trade(market.cut(ms + 1))
-        return None if trade is None else price_of(trade.price, market.scale)
-
-    async def _candle_page(self, request: web.Request, unit: int) -> tuple[Market, list[Candle]]:
-        code = _required(request, "market")
-        count = min(_count(request, default=1), MOST_CANDLES)
-        to_ms = _instant(request)
+    async def _candle_page(
+        self, request: web.Request, candles_of: _CandlesOf
+    ) -> tuple[Market, list[Candle]]:
+        parameters = self._parameters(request)
+        code = parameters.required("market")
+        count = min(parameters.count(default=1), MOST_CANDLES)
+        to_ms = parameters.instant("to")
         market = (await self._desk(code)).market
         now_ms = self._clock.now_ms()
         before_ms = now_ms + 1 if to_ms is None else to_ms
-        return market, candles(market, unit, start_before_ms=before_ms, now_ms=now_ms, count=count)
+        late_ms = _LATE_MS if self._settings.late_last_trade else 0
+        page = candles_of(market, start_before_ms=before_ms, now_ms=now_ms - late_ms, count=count)
+        if late_ms:
+            page = [row._replace(last_trade_ms=row.last_trade_ms + late_ms) for row in page]
+        return market, page
+
+    async def _won(self, market: Market) -> Callable[[Candle], float | None]:
+        """Converts closes of a market into won, at the prices of the minute before.
+
+        None for a candle at whose end its quote asset had no price in won.
+        """
+        quote = market.symbol.partition("-")[0]
+        if quote == "KRW":
+            return lambda candle: price_of(candle.close, market.scale)
+        bitcoin_in_won = (await self._desk("KRW-BTC")).market
+        bitcoin = None if quote == "BTC" else (await self._desk(f"{quote}-BTC")).market
+
+        def in_won(candle: Candle) -> float | None:
+            won = _price_before(bitcoin_in_won, candle.last_trade_ms)
+            price = 1.0 if bitcoin is None else _price_before(bitcoin, candle.last_trade_ms)
+            return price_of(candle.close, market.scale) * won / price if won and price else None
+
+        return in_won
 
     async def _trades(self, request: web.Request) -> list[Body]:
-        code = _required(request, "market")
-        count = min(_count(request, default=1), MOST_TRADES)
-        days_ago = _number(request, "days_ago", "daysAgo") or 0
-        if not 0 <= days_ago <= MOST_DAYS_AGO:
-            raise _invalid()
-        cursor = _number(request, "cursor")
-        time_of_day_ms = _time_of_day(request)
+        parameters = self._parameters(request)
+        code = parameters.required("market")
+        count = parameters.count(default=1)
+        if count > MOST_TRADES and self._settings.trades_over_500 == "error":
+            raise invalid()
+        days_ago = parameters.number("days_ago") or 0
+        in_range = 0 <= days_ago <= MOST_DAYS_AGO
+        if not in_range and self._settings.days_ago_out_of_range == "error":
+            raise invalid()
+        cursor = parameters.number("cursor", INT64)
+        time_of_day_ms = parameters.time_of_day("to")
         market = (await self._desk(code)).market
+        if not in_range:
+            return []
         now_ms = self._clock.now_ms()
         day_ms = (now_ms // DAY_MS - days_ago) * DAY_MS
         page = market.trades_back(
             from_ms=day_ms,
             before_ms=min(now_ms + 1, day_ms + time_of_day_ms),
             before_id=cursor,
-            count=count,
+            count=min(count, MOST_TRADES),
         )
-        return [trade_body(market, trade) for trade in page]
+        return trade_bodies(market, page)
 
     async def _ticker(self, request: web.Request) -> list[Body]:
         return await self._tickers(await self._desks(request))
 
     async def _ticker_all(self, request: web.Request) -> list[Body]:
-        quotes = _required(request, "quote_currencies").upper().split(",")
+        quotes = self._parameters(request).codes("quote_currencies")
         now_ms = self._clock.now_ms()
         listings = await self._exchange.listings()
         known = {symbol.partition("-")[0] for symbol in listings}
-        if not known.issuperset(quotes):
-            raise _code_not_found()
-        return await self._tickers(
-            [
-                await self._desk(symbol)
-                for symbol, listing in listings.items()
-                if symbol.partition("-")[0] in quotes and listing.listed_ms <= now_ms
-            ]
-        )
+        if self._settings.ticker_all_unknown_quote == "404" and not known.issuperset(quotes):
+            raise code_not_found()
+        symbols = [
+            symbol
+            for symbol, listing in listings.items()
+            if symbol.partition("-")[0] in quotes and listing.is_listed(now_ms)
+        ]
+        return await self._tickers(await self._desks_of(symbols))
 
-    async def _tickers(self, desks: list[Desk]) -> list[Body]:
+    async def _tickers(self, desks: Sequence[Desk]) -> list[Body]:
         now_ms = self._clock.now_ms()
         await self._exchange.prepare(desks, now_ms)
         bodies = []
         for number, desk in enumerate(desks, 1):
             if (ticker := desk.tickers.at(now_ms)) is not None:
                 bodies.append(ticker_body(desk.market, ticker, now_ms))
-            if number % _TICKERS_AT_A_TIME == 0:
+            if number % _AT_A_TIME == 0:
                 await asyncio.sleep(0)
         return bodies
 
     async def _orderbook(self, request: web.Request) -> list[Body]:
-        count = min(_count(request, default=BOOK_LEVELS), BOOK_LEVELS)
+        parameters = self._parameters(request)
+        count = min(parameters.count(default=BOOK_LEVELS), BOOK_LEVELS)
+        level = parameters.level()
+        totals_of_shown = self._settings.total_sizes == "shown"
         desks = await self._desks(request)
-        if _level(request) != 0:
-            return []  # as the exchange answers a grouping that a market does not offer
         now_ms = self._clock.now_ms()
+        bodies = []
+        for number, desk in enumerate(desks, 1):
+            # A market that does not offer the level, or has not traded yet, has no row.
+            if (book := desk.orderbooks.grouped(now_ms, level)) is not None:
+                bodies.append(
+                    orderbook_body(desk.market, book, count, totals_of_shown=totals_of_shown)
+                )
+            if number % _AT_A_TIME == 0:
+                await asyncio.sleep(0)
+        return bodies
+
+    async def _orderbook_instruments(self, request: web.Request) -> list[Body]:
+        return [instrument_body(instrument) for instrument in await self._instruments(request)]
+
+    async def _orderbook_levels(self, request: web.Request) -> list[Body]:
         return [
-            orderbook_body(desk.market, book, count)
-            for desk in desks
-            if (book := desk.orderbooks.at(now_ms)) is not None
+            supported_levels_body(instrument) for instrument in await self._instruments(request)
         ]
+
+    async def _instruments(self, request: web.Request) -> list[Instrument]:
+        desks = await self._desks(request)
+        now_ms = self._clock.now_ms()
+        return [instrument_at(desk.market, now_ms) for desk in desks]
 
     async def _desks(self, request: web.Request) -> list[Desk]:
         """The markets of a comma list; one bad code fails the whole call."""
-        codes = _required(request, "markets").split(",")
         now_ms = self._clock.now_ms()
-        desks = [await self._desk(code) for code in codes]
-        if any(desk.market.listing.listed_ms > now_ms for desk in desks):
-            raise _code_not_found()
+        codes = self._parameters(request).codes("markets")
+        listings = [await self._listing(code, now_ms) for code in codes]
+        if not all(listing.is_listed(now_ms) for listing in listings):
+            raise code_not_found()
+        return await self._desks_of([listing.symbol for listing in listings])
+
+    async def _desks_of(self, symbols: Sequence[str]) -> list[Desk]:
+        desks = []
+        for number, symbol in enumerate(symbols, 1):
+            desks.append(await self._desk(symbol))
+            if number % _AT_A_TIME == 0:
+                await asyncio.sleep(0)
         return desks
 
     async def _desk(self, code: str) -> Desk:
-        desk = await self._exchange.desk(code.upper())
-        if desk is None:
-            raise _code_not_found()
+        listing = await self._listing(code, self._clock.now_ms())
+        desk = await self._exchange.desk(listing.symbol)
+        assert desk is not None, "every listing has a desk"
         return desk
 
+    async def _listing(self, code: str, now_ms: int) -> Listing:
+        """Of a code in any case; delisted ones are as unknown as those that never were."""
+        listing = (await self._exchange.listings()).get(code.upper())
+        if listing is None or not listing.is_known(now_ms):
+            raise code_not_found()
+        return listing
 
-def admit(
-    calls: CallCounter, group: str, request: web.Request, now: float
-) -> tuple[web.Response | None, dict[str, str]]:
-    """Count a call: the 429 to answer with, or None, and the headers that say what is left.
-
-    A call with an `Origin` header belongs to a group of its own, one call in ten seconds.
-    """
-    if hdrs.ORIGIN in request.headers:
-        group, minute = "origin", 6
-    else:
-        minute = 300 if group == "websocket" else 600
-    remaining = calls.take(group, request.remote or "", now)
-    headers = {
-        "remaining-req": f"group={group}; min={minute}; sec={remaining or 0}",
-        "limit-by-ip": "Yes",
-    }
-    if remaining is not None:
-        return None, headers
-    body = error_body(429, "Too many requests")
-    return _response(request, 429, body, headers), headers
+    def _parameters(self, request: web.Request) -> Parameters:
+        return Parameters(request.query, old_names=self._settings.old_names_accepted)
 
 
-async def no_route(request: web.Request) -> web.StreamResponse:
-    """The gateway's answer to a path that leads nowhere; it has no `remaining-req`."""
-    body = error_body("not_found", "no Route matched with those values")
-    return _response(request, 404, body, {})
+def _candles_of_minutes(
+    unit: int, market: Market, *, start_before_ms: int, now_ms: int, count: int
+) -> list[Candle]:
+    return candles(market, unit, start_before_ms=start_before_ms, now_ms=now_ms, count=count)
 
 
-def error_body(name: int | str, message: str) -> bytes:
-    """``{"error":{"name":…,"message":…}}``."""
-    return msgspec.json.encode({"error": {"name": name, "message": message}})
+def _candles_of_period(
+    period: Period, market: Market, *, start_before_ms: int, now_ms: int, count: int
+) -> list[Candle]:
+    return period_candles(
+        market, period, start_before_ms=start_before_ms, now_ms=now_ms, count=count
+    )
 
 
-def stamp(response: web.StreamResponse, exchange: Exchange) -> None:
-    """Mark a response as simulated and date it by the exchange's own clock.
-
-    Clients learn the exchange's time from `Date`; the machine's would contradict the data.
-    """
-    response.headers["X-Simulated-Exchange"] = exchange.name
-    response.headers[hdrs.DATE] = formatdate(exchange.clock.now_ms() // 1_000, usegmt=True)
-
-
-def _response(
-    request: web.Request, status: int, body: bytes, headers: dict[str, str]
-) -> web.Response:
-    headers = {
-        hdrs.CONTENT_TYPE: "application/json;charset=UTF-8",
-        hdrs.CACHE_CONTROL: "no-cache, no-store, max-age=0, must-revalidate",
-        **headers,
-    }
-    accepted = request.headers.get(hdrs.ACCEPT_ENCODING, "").lower()
-    if len(body) >= _COMPRESS_FROM_BYTES and "gzip" in accepted:
-        # The fastest level: the caller may share this process and its loop.
-        packer = zlib.compressobj(1, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
-        body = packer.compress(body) + packer.flush()
-        headers[hdrs.CONTENT_ENCODING] = "gzip"
-    return web.Response(status=status, body=body, headers=headers)
-
-
-def _text(request: web.Request, *names: str) -> str:
-    """The first of a parameter's names that was given; empty counts as not given."""
-    return next((text for name in names if (text := request.query.get(name, ""))), "")
-
-
-def _required(request: web.Request, name: str) -> str:
-    text = _text(request, name)
-    if not text:
-        raise RestError(400, "Missing request parameter error. Check the required parameters!")
-    return text
-
-
-def _whole_number(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise RestError(400, "Type mismatch error. Check the parameters type!") from None
-
-
-def _number(request: web.Request, *names: str) -> int | None:
-    text = _text(request, *names)
-    return _whole_number(text) if text else None
-
-
-def _count(request: web.Request, *, default: int) -> int:
-    count = _number(request, "count")
-    if count is None:
-        return default
-    if count < 1:
-        raise _invalid()
-    return count
-
-
-def _instant(request: web.Request) -> int | None:
-    """`to` as UTC milliseconds; a time without zone is UTC, an empty one is now."""
-    text = _text(request, "to")
-    if not text:
-        return None
-    # The date alone and other forms of ISO 8601 are not known to be accepted. An unencoded
-    # `+` arrives as a blank, and the exchange refuses it too.
-    if not _TO_FORMS.fullmatch(text):
-        raise _invalid()
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise _invalid() from None
-    return epoch_ms(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
-
-
-def _time_of_day(request: web.Request) -> int:
-    """`to` of trades, ``HHmmss`` or ``HH:mm:ss``, in milliseconds; empty: the day's end."""
-    text = _text(request, "to")
-    if not text:
-        return DAY_MS
-    match = _TIME_OF_DAY.fullmatch(text)
-    if match is None:
-        raise _invalid()
-    hours, minutes, seconds = map(int, match.groups())
-    return ((hours * 60 + minutes) * 60 + seconds) * SECOND_MS
-
-
-def _level(request: web.Request) -> float:
-    try:
-        return float(_text(request, "level") or 0)
-    except ValueError:
-        raise _invalid() from None
-
-
-def _invalid() -> RestError:
-    return RestError(400, "Invalid parameter. Check the given value!")
-
-
-def _code_not_found() -> RestError:
-    return RestError(404, "Code not found")
+def _price_before(market: Market, ms: int) -> float | None:
+    close = market.close_before(ms // MINUTE_MS * MINUTE_MS)
+    return None if close is None else price_of(close, market.scale)

@@ -19,6 +19,9 @@ from upbit_backbone.simulator.table import MINUTES_PER_DAY, MinuteRows
 MEAN_TRADE_UNITS = 20_000
 """About the volume of an invented trade before a market multiplies it."""
 
+_SPAN_PER_WICK = 60
+"""A minute's wick is no more than this part of the range: on a market with few prices four
+ticks would be half of all that it moves in a month."""
 _SIZE = TILE_DAYS * MINUTES_PER_DAY
 _MOST_TRADES = 16
 _QUIETEST_MINUTE = 19 * 60  # 19:00 UTC, 04:00 in Korea
@@ -55,8 +58,9 @@ def shape_rows(seed: int, shape: Shape) -> MinuteRows:
     step -= step == 2
     opened = np.clip(np.roll(closed, 1) + step, 0, shape.span)
     opened = np.where(trades == 1, closed, opened)
-    upper = np.where(trades >= 3, _small(bit_field(second, 48, 8)), 0)
-    lower = np.where(trades >= 4, _small(bit_field(second, 56, 8)), 0)
+    longest = max(1, shape.span // _SPAN_PER_WICK)
+    upper = np.where(trades >= 3, _small(bit_field(second, 48, 8), longest), 0)
+    lower = np.where(trades >= 4, _small(bit_field(second, 56, 8), longest), 0)
     high = np.minimum(np.maximum(opened, closed) + upper, shape.span)
     low = np.maximum(np.minimum(opened, closed) - lower, 0)
 
@@ -95,10 +99,10 @@ def _season(rows: IntArray) -> IntArray:
 _MEAN_SEASON = 256 + 768 * 2 / 3
 
 
-def _small(byte: IntArray) -> IntArray:
-    """0 to 4 ticks, mostly 0 or 1."""
+def _small(byte: IntArray, longest: int) -> IntArray:
+    """0 to 4 ticks, mostly 0 or 1, at most `longest`."""
     small: IntArray = (byte > 110).astype(np.int64) + (byte > 190) + (byte > 235) + (byte > 250)
-    return small
+    return np.minimum(small, longest)
 
 
 _PRICES = key_of("shape prices")

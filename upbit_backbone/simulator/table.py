@@ -12,7 +12,8 @@ tables repeat for ever.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -98,47 +99,35 @@ class Buckets(NamedTuple):
     low: Column
 
 
-class Table:
-    """Minutes with their trades, prefix sums and extremes.
-
-    Building splits every trade once, to sum value and sides: about 0.2 s for a recorded
-    table, a tenth of it for others. `cancelled` is asked every few milliseconds.
+class MinuteTable(ABC):
+    """Minutes in which somebody traded, with prefix sums and extremes.
 
     Args:
-        key: What all random numbers of the table's trades are drawn from.
-        rows: The minutes.
-        grid: Prices between those of a row are multiples of it.
-        cancelled: True when the table is no longer wanted.
-
-    Raises:
-        BuildCancelledError: `cancelled` returned True.
+        size: Minutes, those without a trade too.
+        minute: Of each live minute, ascending.
+        prices: Columns open, high, low and close of the live minutes.
+        volume: What was traded in each.
+        count: How many trades each has.
     """
 
     def __init__(
         self,
-        key: int,
-        rows: MinuteRows,
-        *,
-        grid: int = 1,
-        cancelled: Callable[[], bool] = lambda: False,
+        size: int,
+        minute: NDArray[Any],
+        prices: Sequence[NDArray[Any]],
+        volume: IntArray,
+        count: NDArray[Any],
     ) -> None:
-        self.size = len(rows.volume)
+        assert size % MINUTES_PER_DAY == 0, "a table has whole days"
+        self.size = size
         """Minutes, those without a trade too."""
-        assert self.size % MINUTES_PER_DAY == 0, "a table has whole days"
-        traded = np.flatnonzero(rows.volume)
-        self.live = len(traded)
-        self.minute: Column = traded.astype(np.int32)
-        self.open, self.high, self.low, self.close = (
-            column[traded].astype(np.int32)
-            for column in (rows.open, rows.high, rows.low, rows.close)
-        )
-        self.count = _needed(rows)[traded].astype(np.int8)
+        self.live = len(minute)
+        self.minute: Column = minute.astype(np.int32)
+        self.open, self.high, self.low, self.close = (column.astype(np.int32) for column in prices)
+        self.count = count.astype(np.int16)
         self.trade_count = int(self.count.sum(dtype=np.int64))
-        self._key = key
-        self._grid = grid
-        self._volume_sums = _prefix_sums(rows.volume[traded])
+        self._volume_sums = _prefix_sums(volume)
         self._buckets: dict[int, Buckets] = {}
-        self._sum_trades(cancelled)
 
     def position(self, minute: int) -> int:
         """How many live minutes lie before this one."""
@@ -154,16 +143,23 @@ class Table:
             int(self._sold_sums[position]),
         )
 
-    def spans(self, first: Column, end: Column) -> tuple[list[int], list[int]]:
-        """Volume and value of each span of positions, `end` exclusive."""
-        volumes = self._volume_sums[end] - self._volume_sums[first]
-        high = self._value_high_sums[end] - self._value_high_sums[first]
-        low = self._value_low_sums[end] - self._value_low_sums[first]
-        values = [
-            (big << _LIMB_BITS) + small
-            for big, small in zip(high.tolist(), low.tolist(), strict=True)
-        ]
-        return volumes.tolist(), values
+    def spans(self, first: NDArray[Any], end: NDArray[Any]) -> tuple[list[int], list[int]]:
+        """Volume and value of each span of positions, `end` exclusive.
+
+        Positions count on through repetitions of the table; a span may hold a hundred of them.
+        """
+        tiles = (end // self.live - first // self.live).tolist()
+        first, end = first % self.live, end % self.live
+
+        def between(sums: IntArray) -> list[int]:
+            # A table's sum times the repetitions of a year does not fit into an int64.
+            whole = int(sums[-1])
+            parts = (sums[end] - sums[first]).tolist()
+            return [part + number * whole for part, number in zip(parts, tiles, strict=True)]
+
+        high, low = between(self._value_high_sums), between(self._value_low_sums)
+        values = [(big << _LIMB_BITS) + small for big, small in zip(high, low, strict=True)]
+        return between(self._volume_sums), values
 
     def buckets(self, minutes: int) -> Buckets:
         """All candles of so many minutes; the first question of a kind costs about 1 ms."""
@@ -180,6 +176,55 @@ class Table:
             )
             self._buckets[minutes] = buckets
         return buckets
+
+    @abstractmethod
+    def trades(self, positions: IntArray) -> TradeBlock:
+        """All trades of these live minutes."""
+
+    @abstractmethod
+    def last_offsets(self, positions: NDArray[Any]) -> IntArray:
+        """Milliseconds within its minute of the last trade of each live minute."""
+
+    def _sum_up(self, value_high: IntArray, value_low: IntArray, sold: IntArray) -> None:
+        """Take the sums of each live minute; value as limbs of `_LIMB_BITS`."""
+        self._value_high_sums = _prefix_sums(value_high)
+        self._value_low_sums = _prefix_sums(value_low)
+        self._sold_sums = _prefix_sums(sold)
+
+
+class Table(MinuteTable):
+    """Minutes whose trades are split from their rows.
+
+    Building splits every trade once, to sum value and sides: about 0.2 s for a recorded
+    table, a tenth of it for others. `cancelled` is asked every few milliseconds.
+
+    Args:
+        key: What all random numbers of the table's trades are drawn from.
+        rows: The minutes.
+        grid: Prices between those of a row are multiples of it.
+        most_trades: A minute has no more, unless its prices need them.
+        cancelled: True when the table is no longer wanted.
+
+    Raises:
+        BuildCancelledError: `cancelled` returned True.
+    """
+
+    def __init__(
+        self,
+        key: int,
+        rows: MinuteRows,
+        *,
+        grid: int = 1,
+        most_trades: int = MOST_TRADES_A_MINUTE,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> None:
+        traded = np.flatnonzero(rows.volume)
+        columns = [column[traded] for column in (rows.open, rows.high, rows.low, rows.close)]
+        count = _needed(rows, most_trades)[traded]
+        super().__init__(len(rows.volume), traded, columns, rows.volume[traded], count)
+        self._key = key
+        self._grid = grid
+        self._sum_trades(cancelled)
 
     def trades(self, positions: IntArray) -> TradeBlock:
         """All trades of these live minutes."""
@@ -208,7 +253,7 @@ class Table:
         while start < self.live:
             if cancelled():
                 raise BuildCancelledError
-            lines = _CELLS_PER_CHUNK // int(self.count[order[start]])
+            lines = max(1, _CELLS_PER_CHUNK // int(self.count[order[start]]))
             chunk = order[start : start + lines]
             start += lines
             price, volume, buys, _ = self._split(chunk)
@@ -216,9 +261,7 @@ class Table:
             high_limb[chunk] = (price * (volume >> _LIMB_BITS)).sum(axis=1) + (low >> _LIMB_BITS)
             low_limb[chunk] = low & _LOW_LIMB
             sold[chunk] = np.where(buys, 0, volume).sum(axis=1)
-        self._value_high_sums = _prefix_sums(high_limb)
-        self._value_low_sums = _prefix_sums(low_limb)
-        self._sold_sums = _prefix_sums(sold)
+        self._sum_up(high_limb, low_limb, sold)
 
     def _split(
         self, positions: NDArray[Any]
@@ -305,6 +348,68 @@ class Table:
         return volume
 
 
+class TradeTable(MinuteTable):
+    """Minutes whose trades are given one by one: few of them, for what a script makes happen.
+
+    Args:
+        size: Minutes, those without a trade too.
+        minutes: The trades of each live minute, ascending: milliseconds within the minute,
+            price, volume, and whether the taker bought.
+    """
+
+    def __init__(
+        self, size: int, minutes: Mapping[int, Sequence[tuple[int, int, int, bool]]]
+    ) -> None:
+        prices = [[trade[1] for trade in trades] for trades in minutes.values()]
+        volumes = [sum(trade[2] for trade in trades) for trades in minutes.values()]
+        super().__init__(
+            size,
+            np.array(list(minutes), np.int64),
+            [np.array([of(line) for line in prices], np.int64) for of in (_first, max, min, _last)],
+            np.array(volumes, np.int64),
+            np.array([len(line) for line in prices], np.int64),
+        )
+        width = int(self.count.max(initial=1))
+        self._offset, self._price, self._volume = (
+            np.full((self.live, width), unused, np.int64) for unused in (_MINUTE_MS, 0, 0)
+        )
+        self._buys = np.zeros((self.live, width), np.bool_)
+        for line, trades in enumerate(minutes.values()):
+            columns = (self._offset, self._price, self._volume, self._buys)
+            for column, values in zip(columns, zip(*trades, strict=True), strict=True):
+                column[line, : len(trades)] = values
+        low = (self._price * (self._volume & _LOW_LIMB)).sum(axis=1)
+        high = (self._price * (self._volume >> _LIMB_BITS)).sum(axis=1)
+        self._sum_up(
+            high + (low >> _LIMB_BITS),
+            low & _LOW_LIMB,
+            np.where(self._buys, 0, self._volume).sum(axis=1),
+        )
+
+    def trades(self, positions: IntArray) -> TradeBlock:
+        """All trades of these live minutes."""
+        return TradeBlock(
+            self.count[positions].astype(np.int64),
+            self._offset[positions],
+            self._price[positions],
+            self._volume[positions],
+            self._buys[positions],
+        )
+
+    def last_offsets(self, positions: NDArray[Any]) -> IntArray:
+        """Milliseconds within its minute of the last trade of each live minute."""
+        last: IntArray = self._offset[positions, self.count[positions] - 1]
+        return last
+
+
+def _first(prices: Sequence[int]) -> int:
+    return prices[0]
+
+
+def _last(prices: Sequence[int]) -> int:
+    return prices[-1]
+
+
 def _offsets(bits: DrawArray) -> IntArray:
     return (bit_field(bits, 33, 24) * _MINUTE_MS) >> 24
 
@@ -315,12 +420,12 @@ def _prefix_sums(column: IntArray) -> IntArray:
     return sums
 
 
-def _needed(rows: MinuteRows) -> IntArray:
+def _needed(rows: MinuteRows, most_trades: int) -> IntArray:
     """Trades of each minute: what it wants, at least what its prices need."""
     upper = rows.high > np.maximum(rows.open, rows.close)
     lower = rows.low < np.minimum(rows.open, rows.close)
     flat = rows.high == rows.low
     least = np.where(flat, 1, 2 + upper.astype(np.int64) + lower)
-    most = np.maximum(np.minimum(rows.volume, MOST_TRADES_A_MINUTE), least)
+    most = np.maximum(np.minimum(rows.volume, most_trades), least)
     trades: IntArray = np.clip(rows.trades, least, most)
     return trades

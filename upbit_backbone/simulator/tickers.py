@@ -8,7 +8,10 @@ import numpy as np
 
 from upbit_backbone.clock import DAY_MS
 from upbit_backbone.simulator.candles import DAY_UNIT, candles
-from upbit_backbone.simulator.market import Market, Span, Trade
+from upbit_backbone.simulator.market import Market
+from upbit_backbone.simulator.regime import Span, Trade
+
+_DAYS_OF_52_WEEKS = 364
 
 
 class Extreme(NamedTuple):
@@ -100,13 +103,15 @@ def _days_before(market: Market, day_ms: int) -> list[tuple[int, int, int]]:
 
     A table is shorter than that and repeats, so its newest days hold all prices.
     """
-    days = market.table.size // DAY_UNIT
-    today = market.minute_of(day_ms) // DAY_UNIT
-    oldest_ms = day_ms - days * DAY_MS
-    if market.repeats and market.listing.listed_ms <= oldest_ms:
-        numbers, _, _, highs, lows = market.table.buckets(DAY_UNIT)
+    regime = market.regimes[0]
+    days = regime.table.size // DAY_UNIT
+    if len(market.regimes) > 1:
+        days = _DAYS_OF_52_WEEKS
+    elif regime.repeats and regime.from_ms <= day_ms - days * DAY_MS:
+        today = regime.minute_of(day_ms) // DAY_UNIT
+        numbers, _, _, highs, lows = regime.table.buckets(DAY_UNIT)
         starts = day_ms - ((today - 1 - numbers) % days + 1) * np.int64(DAY_MS)
-        price = market.scale.price
+        price = regime.scale.price
         return [
             (start_ms, price(high), price(low))
             for start_ms, high, low in zip(
@@ -114,4 +119,8 @@ def _days_before(market: Market, day_ms: int) -> list[tuple[int, int, int]]:
             )
         ]
     rows = candles(market, DAY_UNIT, start_before_ms=day_ms, now_ms=day_ms, count=days)
-    return [(row.start_ms, row.high, row.low) for row in rows]
+    return [
+        (row.start_ms, row.high, row.low)
+        for row in rows
+        if row.start_ms >= day_ms - _DAYS_OF_52_WEEKS * DAY_MS
+    ]

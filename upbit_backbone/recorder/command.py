@@ -1,0 +1,90 @@
+"""``upbit-backbone record`` and ``upbit-backbone replay``."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+
+import msgspec
+
+from upbit_backbone.clock import Clock, utc_datetime
+from upbit_backbone.recorder.opening import open_recording
+from upbit_backbone.recorder.record import Recorder, Source, Wanted
+from upbit_backbone.recorder.records import Recording, duration_s
+from upbit_backbone.recorder.replay import ReplayServer
+
+
+async def record(
+    path: Path, source: Source, wanted: Wanted, *, clock: Clock, overwrite: bool
+) -> None:
+    """Record until the wanted time is over, SIGINT or SIGTERM; prints a line of summary last.
+
+    Raises:
+        BackboneError: as `Recorder.run`.
+    """
+    stopped = asyncio.Event()
+    _on_signals(stopped)
+    recorder = Recorder(
+        source,
+        wanted,
+        path,
+        clock=clock,
+        rng=Random(),
+        overwrite=overwrite,
+        on_begin=lambda: _tell(f"recording {', '.join(wanted.symbols)} to {path}"),
+    )
+    tally = await recorder.run(stopped)
+    sys.stdout.write(
+        f"recorded {tally.seconds:.1f} s to {path}: {tally.answers:,} answers,"
+        f" {tally.frames:,} frames, {tally.breaks} breaks, {tally.size_bytes:,} bytes\n"
+    )
+
+
+async def replay(path: Path, *, speed: float, host: str, port: int) -> None:
+    """Serve a recording until SIGINT or SIGTERM; prints one line of JSON with the addresses.
+
+    What lacks of the recording, and that it has ended, is said on standard error.
+
+    Raises:
+        BackboneError: the file is no whole recording, the speed out of range, the port taken.
+    """
+    recording = open_recording(path)
+    server = ReplayServer(
+        recording, speed=speed, host=host, port=port, on_end=lambda: _tell("ended")
+    )
+    async with server:
+        stopped = asyncio.Event()
+        _on_signals(stopped)
+        if not recording.complete:
+            _tell(missing_end(recording))
+        addresses = {"rest_url": server.rest_url, "ws_url": server.ws_url}
+        sys.stdout.write(msgspec.json.encode(addresses).decode() + "\n")
+        sys.stdout.flush()  # whoever started this process waits for the line
+        await stopped.wait()
+
+
+def missing_end(recording: Recording) -> str:
+    """What a person is told of a recording that was not ended on purpose."""
+    ended_ms = recording.header.started_ms + recording.ends_us // 1_000
+    return (
+        f"{recording.path}: the end is missing (the recorder was killed, or the file cut off):"
+        f" replaying the {duration_s(recording):.1f} s that are whole,"
+        f" up to {utc_datetime(ended_ms):%Y-%m-%dT%H:%M:%SZ}"
+    )
+
+
+def _tell(sentence: str) -> None:
+    sys.stderr.write(sentence + "\n")
+    sys.stderr.flush()
+
+
+def _on_signals(stopped: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Windows' loops have no signal handlers; there Ctrl+C interrupts `asyncio.run`.
+        with suppress(NotImplementedError):
+            loop.add_signal_handler(number, stopped.set)
