@@ -61,8 +61,13 @@ class UnknownSymbolError(InvalidRequestError):
         suggestions: The closest listed symbols, best first.
     """
 
-    def __init__(self, symbol: str, suggestions: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, symbol: str, suggestions: tuple[str, ...] = (), *, all_listed: tuple[str, ...] = ()
+    ) -> None:
+        """Name the closest ones, or all of a few."""
         hint = f"; closest: {', '.join(suggestions)}" if suggestions else ""
+        if all_listed:
+            hint = f"; this exchange lists {', '.join(all_listed)} only"
         super().__init__(
             f"unknown symbol {symbol!r}: expected a listed market such as 'KRW-BTC'"
             f" (quote first){hint}"
@@ -80,7 +85,17 @@ class TransportError(BackboneError):
 
 
 class RateLimitedError(BackboneError):
-    """The exchange answered 429, or 418 during a temporary block."""
+    """The exchange answered 429, or 418 during a temporary block.
+
+    Attributes:
+        blocked: True for a 418: nothing may be asked, of no kind, until the block is over.
+    """
+
+    def __init__(
+        self, message: str, *, blocked: bool = False, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.blocked = blocked
 
 
 class ProtocolError(BackboneError):

@@ -27,7 +27,7 @@ from upbit_backbone.protocol import (
 )
 from upbit_backbone.routing.router import Router
 from upbit_backbone.simulator.server import Simulator
-from upbit_backbone.storage.database import FILE_NAME
+from upbit_backbone.storage.database import holds_candles
 from upbit_backbone.storage.storage import Storage
 from upbit_backbone.tasks import TaskOwner
 from upbit_backbone.telemetry.loop_lag import LoopLagProbe
@@ -183,8 +183,12 @@ class BackboneManager:
 
     @staticmethod
     def has_stored_data(config: BackboneConfig) -> bool:
-        """Whether the configured exchange's folder holds a database."""
-        return (config.data_dir / config.identity / FILE_NAME).is_file()
+        """Whether the configured exchange's folder holds a candle, so that there is what to show.
+
+        A database without one, as a start that never reached the exchange leaves it, does not
+        count, and neither does a damaged one.
+        """
+        return holds_candles(config.data_dir / config.identity)
 
     async def _start(self) -> None:
         config = self._config
@@ -205,12 +209,14 @@ class BackboneManager:
             origin=self._origin,
             clock=self._clock,
             local=self._local,
+            on_remaining=self._observe_left,
         )
         self._router = Router(
             adapter,
             clock=self._clock,
             rng=self._rng,
             critical_reserve=config.critical_reserve,
+            ban_file=config.data_dir / config.identity / "block.json",
         )
         self._storage = Storage(
             self._router,
@@ -235,6 +241,10 @@ class BackboneManager:
             await layer.start()
         self._tasks.spawn(self._lag.run(), name="loop lag probe")
         await self._meet_exchange(self._api)
+
+    def _observe_left(self, group: str, left: int) -> None:
+        if self._router is not None:
+            self._router.observe_left(group, left)
 
     async def _meet_exchange(self, api: MarketDataAPI) -> None:
         """The first answer fixes the origin and the exchange's time; without it we are offline."""

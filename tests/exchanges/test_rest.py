@@ -305,6 +305,7 @@ async def test_a_429_says_to_wait_for_the_next_second(
     with pytest.raises(RateLimitedError, match="429") as caught:
         await adapter.candles("KRW-BTC", Timeframe.M1, to_ms=None, count=1)
     assert caught.value.retry_after_s == 1.0
+    assert not caught.value.blocked
     assert remaining == [("candles", 0)]
 
 
@@ -313,19 +314,20 @@ async def test_a_429_says_to_wait_for_the_next_second(
     [
         ({"error": {"name": 418, "message": "blocked for 37 seconds (rule 5)"}}, 37),
         ({"error": {"name": "banned", "message": "418: 300초 후 다시 시도해 주세요."}}, 300),
-        ({"error": {"name": 418, "message": "You are a teapot"}}, 60),
-        ({"error": {"name": 418, "message": ""}}, 60),
-        (b"", 60),
-        (b"<html><meta charset=utf-8><h1>418 I'm a teapot</h1></html>", 60),
+        ({"error": {"name": 418, "message": "You are a teapot"}}, None),
+        ({"error": {"name": 418, "message": ""}}, None),
+        (b"", None),
+        (b"<html><meta charset=utf-8><h1>418 I'm a teapot</h1></html>", None),
     ],
 )
 async def test_a_418_says_how_long_this_address_is_blocked(
-    adapter: UpbitAdapter, rest: ScriptedRest, content: object, wait_s: float
+    adapter: UpbitAdapter, rest: ScriptedRest, content: object, wait_s: float | None
 ) -> None:
     rest.answer(content, status=418)
     with pytest.raises(RateLimitedError, match="418") as caught:
         await ask(adapter)
     assert caught.value.retry_after_s == wait_s
+    assert caught.value.blocked
 
 
 async def test_an_unknown_code_names_the_symbol(adapter: UpbitAdapter, rest: ScriptedRest) -> None:

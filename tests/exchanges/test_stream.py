@@ -365,11 +365,11 @@ async def _mute_server(
         (429, '{"error":{"name":429,"message":"Too many requests"}}', 1.0),
         (429, "", 1.0),
         (418, '{"error":{"name":418,"message":"try again after 120 seconds"}}', 120.0),
-        (418, "", 60.0),
+        (418, "", None),
     ],
 )
 async def test_a_refused_upgrade_says_how_long_to_wait(
-    adapter: UpbitAdapter, server: ScriptedStream, status: int, content: str, wait_s: float
+    adapter: UpbitAdapter, server: ScriptedStream, status: int, content: str, wait_s: float | None
 ) -> None:
     server.refusal = (status, content)
     with pytest.raises(RateLimitedError, match=f"stream: .*{status}") as caught:

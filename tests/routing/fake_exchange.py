@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 
@@ -141,6 +141,10 @@ class FakeSocket:
                 self.open = False
                 raise event
             yield event
+
+    async def watch(self, on_life: Callable[[], None]) -> None:
+        self.on_life = on_life
+        await asyncio.Event().wait()
 
     def wants(self, kind: StreamKind, symbol: str) -> bool:
         return bool(self.messages) and symbol in self.messages[-1].get(kind, ())

@@ -11,6 +11,7 @@ from tests.eventually import eventually
 from upbit_backbone.errors import ClosedError, TransportError
 from upbit_backbone.protocol import Priority
 from upbit_backbone.routing.flights import Flights
+from upbit_backbone.routing.rate_limit import Ticket
 from upbit_backbone.tasks import TaskOwner
 
 
@@ -22,8 +23,9 @@ class Request:
         self.cancelled = 0
         self.answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    async def __call__(self) -> str:
+    async def __call__(self, ticket: Ticket) -> str:
         self.begun += 1
+        self.ticket = ticket
         try:
             return await asyncio.shield(self.answer)
         except asyncio.CancelledError:
@@ -41,7 +43,7 @@ async def open_flights() -> AsyncIterator[tuple[Flights, TaskOwner]]:
 
 
 def start(
-    flights: Flights, work: Callable[[], Awaitable[str]], priority: Priority
+    flights: Flights, work: Callable[[Ticket], Awaitable[str]], priority: Priority
 ) -> asyncio.Task[str]:
     return asyncio.create_task(flights.fly("key", priority, work))
 
@@ -67,20 +69,21 @@ async def test_a_finished_request_is_not_joined() -> None:
         assert await flights.fly("key", Priority.LOW, again) == "second"
 
 
-async def test_a_more_urgent_caller_starts_its_own_and_serves_later_ones() -> None:
+async def test_a_more_urgent_caller_joins_and_raises_the_request_that_waits() -> None:
     async with open_flights() as (flights, _):
-        slow, fast = Request(), Request()
-        low = start(flights, slow, Priority.LOW)
-        await eventually(lambda: slow.begun == 1)
-        critical = start(flights, fast, Priority.CRITICAL)
-        await eventually(lambda: fast.begun == 1)
-        later = start(flights, slow, Priority.LOW)
+        request = Request()
+        low = start(flights, request, Priority.LOW)
+        await eventually(lambda: request.begun == 1)
+        assert request.ticket.priority is Priority.LOW
+        critical = start(flights, request, Priority.CRITICAL)
         await eventually(lambda: flights.joined == 1)
-        fast.answer.set_result("fast")
-        assert await critical == await later == "fast"
-        assert not low.done()
-        slow.answer.set_result("slow")
-        assert await low == "slow"
+        assert request.ticket.priority is Priority.CRITICAL
+        normal = start(flights, request, Priority.NORMAL)
+        await eventually(lambda: flights.joined == 2)
+        assert request.ticket.priority is Priority.CRITICAL
+        request.answer.set_result("answer")
+        assert await asyncio.gather(low, critical, normal) == ["answer"] * 3
+        assert request.begun == 1
 
 
 async def test_a_waiter_who_leaves_does_not_hurt_the_others() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -11,7 +12,14 @@ from tests.eventually import eventually
 from tests.manual_clock import ManualClock
 from upbit_backbone.clock import Clock, SystemClock
 from upbit_backbone.protocol import Priority
-from upbit_backbone.routing.rate_limit import WINDOW_S, RateLimiter, RateWindow
+from upbit_backbone.routing.rate_limit import (
+    SLOWEST_PACE,
+    WINDOW_S,
+    Line,
+    RateLimiter,
+    RateWindow,
+    Ticket,
+)
 
 ROUNDING_S = 1e-9
 PRIORITIES = st.sampled_from(Priority)
@@ -20,6 +28,10 @@ ARRIVALS = st.lists(st.tuples(st.floats(0, 0.6), PRIORITIES), max_size=120)
 
 def exchange_window() -> RateWindow:
     return RateWindow(limit=10, window_s=WINDOW_S, reserve=2)
+
+
+def group_window() -> RateWindow:
+    return RateWindow(limit=10, window_s=WINDOW_S, reserve=2, even_low=True)
 
 
 def most_in_a_window(grants: list[float], window_s: float = WINDOW_S) -> int:
@@ -98,6 +110,184 @@ def test_a_window_forgets_old_grants() -> None:
     assert len(window._grants) <= 10
 
 
+@given(arrivals=ARRIVALS)
+def test_low_is_spaced_evenly_whatever_else_is_granted(
+    arrivals: list[tuple[float, Priority]],
+) -> None:
+    window, now = group_window(), 1_000.0
+    low: list[float] = []
+    for gap_s, priority in arrivals:
+        now += gap_s
+        while (wait_s := window.wait_s(now, priority)) > 0:
+            now += wait_s
+        window.grant(now, priority)
+        if priority is Priority.LOW:
+            low.append(now)
+    assert all(b - a >= WINDOW_S / 8 - ROUNDING_S for a, b in pairwise(low))
+
+
+def test_low_alone_gets_all_that_the_reserve_leaves() -> None:
+    window, now, granted = group_window(), 0.0, 0
+    while now < 600:
+        now += window.wait_s(now, Priority.LOW)
+        window.grant(now, Priority.LOW)
+        granted += 1
+    assert granted / 600 >= 0.99 * 8 / WINDOW_S
+
+
+def test_a_burst_of_a_chart_leaves_together() -> None:
+    window = group_window()
+    for _ in range(8):
+        assert window.wait_s(7.0, Priority.NORMAL) == 0
+        window.grant(7.0, Priority.NORMAL)
+
+
+def test_a_neighbours_requests_are_counted_as_soon_as_the_exchange_tells_of_them() -> None:
+    window = group_window()
+    window.grant(5.0, Priority.HIGH)
+    window.observe_left(5.1, 4)  # six are used, one of them ours
+    for _ in range(2):
+        assert window.wait_s(5.1, Priority.HIGH) == 0
+        window.grant(5.1, Priority.HIGH)
+    assert window.wait_s(5.1, Priority.HIGH) == pytest.approx(5.0 + WINDOW_S - 5.1)
+    for _ in range(2):
+        assert window.wait_s(5.1, Priority.CRITICAL) == 0
+        window.grant(5.1, Priority.CRITICAL)
+    assert window.wait_s(5.1, Priority.CRITICAL) > 0
+
+
+def test_the_exchanges_word_is_not_believed_when_it_promises_more() -> None:
+    window = group_window()
+    for _ in range(8):
+        window.grant(5.0, Priority.HIGH)
+    window.observe_left(5.2, 9)
+    assert window.wait_s(5.2, Priority.HIGH) == pytest.approx(WINDOW_S - 0.2)
+
+
+@given(left=st.lists(st.tuples(st.floats(0, 0.4), st.integers(0, 12)), max_size=60))
+def test_whatever_the_exchange_says_the_window_holds_no_more_than_its_limit(
+    left: list[tuple[float, int]],
+) -> None:
+    window, now = group_window(), 0.0
+    for gap_s, said in left:
+        now += gap_s
+        window.observe_left(now, said)
+        assert len(window._grants) <= 10
+        assert window.wait_s(now, Priority.LOW) <= WINDOW_S + ROUNDING_S
+
+
+def test_a_refusal_halves_the_rate_and_it_comes_back_slowly() -> None:
+    window = group_window()
+
+    def served(start: float) -> int:
+        now, granted = start, 0
+        while (now := now + window.wait_s(now, Priority.HIGH)) < start + WINDOW_S:
+            window.grant(now, Priority.HIGH)
+            granted += 1
+        return granted
+
+    window.slow_down(100.0)
+    assert [served(100.0), served(115.0), served(131.0)] == [4, 6, 8]
+    for second in range(10):
+        window.slow_down(200.0 + second / 100)
+    assert window.pace(200.1) == pytest.approx(SLOWEST_PACE, abs=0.01)
+    assert served(200.2) == 1
+    assert window.pace(261.0) == 1.0
+
+
+@given(st.lists(st.tuples(st.floats(0, 0.2), PRIORITIES), min_size=1, max_size=150))
+def test_nobody_waits_for_ever_and_the_urgent_go_first(
+    arrivals: list[tuple[float, Priority]],
+) -> None:
+    window, now = group_window(), 0.0
+    line = Line(window)
+    waiting: list[Ticket] = []
+    others = 0
+    for gap_s, priority in arrivals:
+        now += gap_s
+        ticket = Ticket(priority)
+        line.join(ticket)
+        waiting.append(ticket)
+        while (granted := line.next(now)) is not None:
+            waiting.remove(granted)
+            ahead = [one for one in waiting if one.priority < granted.priority]
+            if granted.priority is not Priority.CRITICAL:
+                others += 1
+            # Only the turn of the oldest lets somebody pass who is more urgent.
+            assert not ahead or others % 10 == 0
+            assert Priority.CRITICAL not in {one.priority for one in ahead}
+    while waiting:
+        wait_s = line.wait_s(now)
+        assert wait_s is not None
+        now += wait_s
+        granted = line.next(now)
+        assert granted is not None
+        waiting.remove(granted)
+    assert line.wait_s(now) is None
+
+
+def test_low_is_served_beside_a_flood_of_high() -> None:
+    window, now = group_window(), 0.0
+    line = Line(window)
+    low = Ticket(Priority.LOW)
+    line.join(low)
+    granted = 0
+    while low.arrival >= 0:
+        line.join(Ticket(Priority.HIGH))
+        now += line.wait_s(now) or 0.0
+        assert line.next(now) is not None
+        granted += 1
+    assert granted == 10
+
+
+def test_a_raised_ticket_goes_before_those_of_its_new_class_who_came_later() -> None:
+    line = Line(RateWindow(limit=1, window_s=1.0))
+    names = {}
+    for name, priority in (
+        ("blocker", Priority.CRITICAL),
+        ("low", Priority.LOW),
+        ("high", Priority.HIGH),
+        ("other low", Priority.LOW),
+    ):
+        names[name] = Ticket(priority)
+        line.join(names[name])
+    line.raise_to(names["low"], Priority.HIGH)
+    line.raise_to(names["high"], Priority.LOW)  # never down
+    order = []
+    for second in range(4):
+        ticket = line.next(float(second))
+        order.append(next(name for name, one in names.items() if one is ticket))
+    assert order == ["blocker", "low", "high", "other low"]
+
+
+@pytest.mark.both_loops
+async def test_raising_a_ticket_that_waits_lets_it_go() -> None:
+    limiter = RateLimiter(RateWindow(limit=10, window_s=30.0, reserve=2), SystemClock())
+    for _ in range(8):
+        await limiter.acquire(Priority.HIGH)
+    ticket = Ticket(Priority.LOW)
+    waiting = asyncio.create_task(limiter.acquire(ticket))
+    await eventually(lambda: limiter.waiting == 1)
+    limiter.raise_to(ticket, Priority.CRITICAL)
+    async with asyncio.timeout(2):
+        await waiting
+
+
+async def test_a_place_that_was_granted_and_not_used_is_given_back(clock: ManualClock) -> None:
+    limiter = small_limiter(clock, window_s=30.0)
+    await limiter.acquire(Priority.HIGH)
+    cancelled, other = (asyncio.create_task(limiter.acquire(Priority.HIGH)) for _ in range(2))
+    await eventually(lambda: limiter.waiting == 2)
+    clock.advance(31)
+    limiter.observe_left(9)
+    limiter.raise_to(Ticket(Priority.LOW), Priority.HIGH)  # it looks at the clock
+    assert limiter.waiting == 1
+    cancelled.cancel()  # before it ever ran
+    async with asyncio.timeout(2):
+        await other
+    assert cancelled.cancelled() or cancelled.done()
+
+
 def small_limiter(
     clock: Clock | None = None, limit: int = 1, window_s: float = 0.03
 ) -> RateLimiter:
@@ -117,6 +307,12 @@ class NotedWindow(RateWindow):
         self.granted.append(now)
         if priority is not Priority.CRITICAL:
             self.shared.append(now)
+
+    def give_back(self, at: float, priority: Priority) -> None:
+        super().give_back(at, priority)
+        self.granted.remove(at)
+        if priority is not Priority.CRITICAL:
+            self.shared.remove(at)
 
 
 @pytest.mark.both_loops

@@ -199,6 +199,22 @@ async def test_a_refusal_blocks_its_group_and_no_other(
         assert router.status().counters["refused"] == 1
 
 
+async def test_a_critical_caller_takes_the_request_it_joins_to_the_front(
+    open_router: OpenRouter, exchange: FakeExchange
+) -> None:
+    async with open_router() as router:
+        async with asyncio.TaskGroup() as group:
+            for count in range(1, 9):
+                group.create_task(router.fetch(ask(CANDLE, count=count, priority=Priority.HIGH)))
+            await eventually(lambda: exchange.rest_calls["candles"] == 8)
+            low = group.create_task(router.fetch(ask(CANDLE, count=50, priority=Priority.LOW)))
+            await eventually(lambda: router.status().counters["waiting"] == 1)
+            await router.fetch(ask(CANDLE, count=50, priority=Priority.CRITICAL))
+            assert exchange.rest_calls["candles"] == 9
+            await low
+        assert exchange.rest_calls["candles"] == 9
+
+
 async def test_no_more_than_eight_requests_leave_at_once_and_critical_still_gets_through(
     open_router: OpenRouter, exchange: FakeExchange
 ) -> None:

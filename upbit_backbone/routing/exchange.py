@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Literal, Protocol
 
@@ -38,6 +38,17 @@ class ExchangeSocket(Protocol):
         Raises:
             TransportError: the connection was lost or the exchange refused the request.
             ProtocolError: a frame was not understood.
+        """
+        ...
+
+    async def watch(self, on_life: Callable[[], None]) -> None:
+        """Ask for a sign of life whenever nothing came for a while; never returns.
+
+        Args:
+            on_life: Called at each sign of life that was asked for.
+
+        Raises:
+            TransportError: none came in time, or the connection is gone.
         """
         ...
 

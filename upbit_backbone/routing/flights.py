@@ -8,14 +8,15 @@ from typing import Any, TypeVar, cast
 
 from upbit_backbone.errors import BackboneError, ClosedError
 from upbit_backbone.protocol import Priority
+from upbit_backbone.routing.rate_limit import Ticket
 from upbit_backbone.tasks import TaskOwner
 
 Result = TypeVar("Result")
 
 
 class _Flight:
-    def __init__(self, priority: Priority, task: asyncio.Task[Any]) -> None:
-        self.priority = priority
+    def __init__(self, ticket: Ticket, task: asyncio.Task[Any]) -> None:
+        self.ticket = ticket
         self.task = task
         self.waiters = 0
 
@@ -23,9 +24,9 @@ class _Flight:
 class Flights:
     """Requests on their way, by what they ask.
 
-    A caller joins a flight that is at least as urgent as itself; a more urgent caller
-    starts its own. A waiter's cancellation ends only its waiting; the last one to leave
-    ends the flight.
+    A flight is as urgent as the most urgent of its waiters: who joins raises its ticket,
+    while it still waits for the right to be sent. A waiter's cancellation ends only its
+    waiting; the last one to leave ends the flight.
     """
 
     def __init__(self, tasks: TaskOwner) -> None:
@@ -35,15 +36,23 @@ class Flights:
         """How many callers were served by another one's request."""
 
     async def fly(
-        self, key: Hashable, priority: Priority, work: Callable[[], Awaitable[Result]]
+        self, key: Hashable, priority: Priority, work: Callable[[Ticket], Awaitable[Result]]
     ) -> Result:
-        """Return the result of `work`, or of the same work already under way."""
+        """Return the result of `work`, or of the same work already under way.
+
+        Args:
+            key: What is asked.
+            priority: The caller's.
+            work: Sends the request with the ticket it is given.
+        """
         flight = self._flights.get(key)
-        if flight is None or flight.priority > priority or flight.task.done():
-            flight = _Flight(priority, self._start(key, work))
+        if flight is None or flight.task.done():
+            ticket = Ticket(priority)
+            flight = _Flight(ticket, self._start(key, ticket, work))
             self._flights[key] = flight
         else:
             self.joined += 1
+            flight.ticket.raise_to(priority)
         flight.waiters += 1
         try:
             outcome = await asyncio.shield(flight.task)
@@ -63,10 +72,12 @@ class Flights:
             raise _twin(outcome)
         return cast(Result, outcome)
 
-    def _start(self, key: Hashable, work: Callable[[], Awaitable[Result]]) -> asyncio.Task[Any]:
+    def _start(
+        self, key: Hashable, ticket: Ticket, work: Callable[[Ticket], Awaitable[Result]]
+    ) -> asyncio.Task[Any]:
         async def run() -> Any:
             try:
-                return await work()
+                return await work(ticket)
             except BackboneError as error:
                 # Carried as a value: its waiters raise it, and it is no crash of a task.
                 return error

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
+from pathlib import Path
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from upbit_backbone.clock import Clock, utc_datetime
 from upbit_backbone.errors import (
@@ -40,6 +41,7 @@ from upbit_backbone.protocol import (
 )
 from upbit_backbone.routing.candle_builder import CandleBuilder
 from upbit_backbone.routing.candle_feed import CandleFeed
+from upbit_backbone.routing.circuit import Circuit
 from upbit_backbone.routing.exchange import ExchangeAdapter, RateGroup, StreamKind
 from upbit_backbone.routing.flights import Flights
 from upbit_backbone.routing.rate_limit import (
@@ -47,6 +49,7 @@ from upbit_backbone.routing.rate_limit import (
     WINDOW_S,
     RateLimiter,
     RateWindow,
+    Ticket,
 )
 from upbit_backbone.routing.reader import Reader
 from upbit_backbone.routing.realtime_cache import Held, RealtimeCache, trimmed
@@ -73,17 +76,38 @@ class Router:
     """
 
     def __init__(
-        self, adapter: ExchangeAdapter, *, clock: Clock, rng: Random, critical_reserve: int
+        self,
+        adapter: ExchangeAdapter,
+        *,
+        clock: Clock,
+        rng: Random,
+        critical_reserve: int,
+        ban_file: Path | None = None,
     ) -> None:
+        """Build what it is made of; nothing is sent before `start`.
+
+        Args:
+            adapter: The exchange.
+            clock: The exchange's time.
+            rng: Chance, for jitter.
+            critical_reserve: Grants of each window that only CRITICAL may take.
+            ban_file: Where the end of a block by the exchange (418) is kept.
+        """
         self._adapter = adapter
         self._clock = clock
         self._tasks = TaskOwner()
         self._flights = Flights(self._tasks)
         self._cache = RealtimeCache(clock)
-        self._hub = StreamHub(adapter, self._cache, clock, rng)
+        self._circuit = Circuit(clock, ban_file)
+        self._hub = StreamHub(adapter, self._cache, clock, rng, self._circuit)
         self._limiters = {
             group: RateLimiter(
-                RateWindow(limit=REQUESTS_PER_WINDOW, window_s=WINDOW_S, reserve=critical_reserve),
+                RateWindow(
+                    limit=REQUESTS_PER_WINDOW,
+                    window_s=WINDOW_S,
+                    reserve=critical_reserve,
+                    even_low=True,
+                ),
                 clock,
             )
             for group in _GROUPS
@@ -98,6 +122,7 @@ class Router:
 
     async def start(self) -> None:
         """Begin to work; the socket opens when somebody reads a stream."""
+        await self._circuit.recall()
         self._running = True
         self._tasks.spawn(self._hub.run(), name="stream hub")
 
@@ -122,6 +147,21 @@ class Router:
             return self._cache.peek(Ticker, symbol, max_age_s, now)
         if data_type is DataType.ORDERBOOK:
             return self._cache.peek(Orderbook, symbol, max_age_s, now)
+        return None
+
+    def peek_age_s(
+        self,
+        data_type: DataType,
+        symbol: str,
+        timeframe: Timeframe | None,
+        end_ms: int | None,
+        now: float,
+    ) -> float | None:
+        """Of the ticker or the order book that `peek` gives."""
+        if data_type is DataType.TICKER:
+            return self._cache.age_s(Ticker, symbol, now)
+        if data_type is DataType.ORDERBOOK:
+            return self._cache.age_s(Orderbook, symbol, now)
         return None
 
     async def fetch(self, request: BackboneRequest) -> BackboneResponse:
@@ -187,10 +227,16 @@ class Router:
         self._markets = await self._flights.fly(
             "markets",
             Priority.HIGH,
-            lambda: self._ask("market", Priority.HIGH, self._adapter.markets),
+            lambda ticket: self._ask("market", ticket, self._adapter.markets),
         )
         self._markets_until_s = self._clock.monotonic() + MARKETS_TTL_S
         return self._markets
+
+    def observe_left(self, group: str, left: int) -> None:
+        """Take the exchange's word for how many requests a group has left in its second."""
+        limiter = self._limiters.get(cast(RateGroup, group))
+        if limiter is not None:
+            limiter.observe_left(left)
 
     @property
     def connection(self) -> Connection:
@@ -209,6 +255,9 @@ class Router:
         reason = ""
         if not self._running:
             health, reason = "down", "not running"
+        elif (blocked_s := self._circuit.left_s) > 0:
+            health = "degraded"
+            reason = f"the exchange blocks REST for another {blocked_s:.0f} s (418)"
         elif self._rest_failure is not None:
             health = "down" if self._hub.connection != "live" else "degraded"
             reason = str(self._rest_failure)
@@ -221,6 +270,9 @@ class Router:
             "messages": float(self._hub.messages),
             "reconnects": float(self._hub.reconnects),
             "waiting": float(sum(limiter.waiting for limiter in self._limiters.values())),
+            "blocked_s": self._circuit.left_s,
+            "blocks": float(self._circuit.blocks),
+            "slowest_pace": min(limiter.pace for limiter in self._limiters.values()),
         }
         since = self._hub.since if stream_lost else utc_datetime(self._since_ms)
         return LayerStatus("layer_1", health, reason, since, counters)
@@ -280,7 +332,7 @@ class Router:
         page, sent_s = await self._flights.fly(
             ("candles", symbol, timeframe, to_ms, count),
             request.priority,
-            lambda: self._ask("candles", request.priority, ask),
+            lambda ticket: self._ask("candles", ticket, ask),
         )
         return page, max(0.0, called_s - sent_s)
 
@@ -295,9 +347,9 @@ class Router:
         return await self._flights.fly(
             ("trades", symbol, to_ms, count, cursor, days_ago),
             request.priority,
-            lambda: self._ask(
+            lambda ticket: self._ask(
                 "trades",
-                request.priority,
+                ticket,
                 lambda: self._adapter.trades(
                     symbol, count=count, to_ms=to_ms, cursor=cursor, days_ago=days_ago
                 ),
@@ -308,7 +360,7 @@ class Router:
         tickers = await self._flights.fly(
             ("tickers", symbols),
             priority,
-            lambda: self._ask("ticker", priority, lambda: self._adapter.tickers(symbols)),
+            lambda ticket: self._ask("ticker", ticket, lambda: self._adapter.tickers(symbols)),
         )
         return self._newest(tickers)
 
@@ -319,9 +371,9 @@ class Router:
         books = await self._flights.fly(
             ("orderbooks", symbols, level),
             request.priority,
-            lambda: self._ask(
+            lambda ticket: self._ask(
                 "orderbook",
-                request.priority,
+                ticket,
                 lambda: self._adapter.orderbooks(symbols, depth=MAX_DEPTH, level=level),
             ),
         )
@@ -335,18 +387,24 @@ class Router:
         return [self._cache.newest(value) for value in values]
 
     async def _ask(
-        self, group: RateGroup, priority: Priority, work: Callable[[], Awaitable[Result]]
+        self, group: RateGroup, who: Priority | Ticket, work: Callable[[], Awaitable[Result]]
     ) -> Result:
-        """Send one request when its group allows it."""
+        """Send one request when its group allows it; none while the exchange blocks us."""
         limiter = self._limiters[group]
-        await limiter.acquire(priority)
+        self._circuit.check()
+        await limiter.acquire(who)
+        self._circuit.check()  # a block may have begun meanwhile
         self._requests += 1
         try:
             result = await work()
         except RateLimitedError as error:
             self._refusals += 1
-            limiter.block(error.retry_after_s or 1.0)
             self._reached(None)
+            if error.blocked:
+                self._circuit.open(error.retry_after_s)
+                self._tasks.spawn(self._circuit.note(), name="note the block")
+                self._circuit.check()
+            limiter.refused()
             raise
         except (DataUnavailableError, UnknownSymbolError):
             self._reached(None)
@@ -355,6 +413,7 @@ class Router:
             self._reached(error)
             raise
         self._reached(None)
+        self._circuit.answered()
         return result
 
     def _reached(self, failure: BackboneError | None) -> None:

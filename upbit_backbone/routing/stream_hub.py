@@ -23,6 +23,7 @@ from upbit_backbone.errors import (
 )
 from upbit_backbone.models import Gap, Orderbook, Ticker, Trade
 from upbit_backbone.protocol import Policy, Priority
+from upbit_backbone.routing.circuit import Circuit
 from upbit_backbone.routing.exchange import ExchangeAdapter, ExchangeSocket, StreamEvent, StreamKind
 from upbit_backbone.routing.rate_limit import WINDOW_S, RateLimiter, RateWindow
 from upbit_backbone.routing.reader import Reader
@@ -79,12 +80,18 @@ class StreamHub:
     """
 
     def __init__(
-        self, adapter: ExchangeAdapter, cache: RealtimeCache, clock: Clock, rng: Random
+        self,
+        adapter: ExchangeAdapter,
+        cache: RealtimeCache,
+        clock: Clock,
+        rng: Random,
+        circuit: Circuit,
     ) -> None:
         self._adapter = adapter
         self._cache = cache
         self._clock = clock
         self._rng = rng
+        self._circuit = circuit
         self._readers: dict[tuple[StreamKind, str], set[Reader]] = {}
         self._sent: dict[tuple[StreamKind, str], float] = {}
         """What this connection was asked for, and since when."""
@@ -139,6 +146,10 @@ class StreamHub:
                     self._become("idle", "nobody reads a stream")
                     self._changed.clear()
                     await self._changed.wait()
+                if (blocked_s := self._circuit.left_s) > 0:
+                    self._become("offline", "the exchange blocks this address (418)")
+                    await asyncio.sleep(blocked_s)
+                    continue
                 await self._connects.acquire(Priority.CRITICAL)
                 if self.connection != "offline":
                     self._become("connecting", "")
@@ -161,7 +172,10 @@ class StreamHub:
                 # Full jitter: programs cut off together do not come back together.
                 delay_s = self._rng.uniform(0, min(MAX_BACKOFF_S, 0.5 * 2**attempt))
                 if isinstance(failure, RateLimitedError):
-                    delay_s += failure.retry_after_s or 1.0
+                    if failure.blocked:
+                        self._circuit.open(failure.retry_after_s)
+                    # A block holds for new connections, too; those that are open serve on.
+                    delay_s += self._circuit.left_s or failure.retry_after_s or 1.0
                 elif isinstance(failure, StorageOriginError):
                     delay_s = MAX_BACKOFF_S
                 attempt = min(attempt + 1, 10)
@@ -187,16 +201,17 @@ class StreamHub:
             # No task group: before Python 3.13 one that ends by an error swallows a
             # cancellation that arrives meanwhile (cpython 116720), and the hub would go on.
             loop = asyncio.get_running_loop()
-            both = (
+            all_ = (
                 loop.create_task(self._receive(socket), name="stream receiver"),
                 loop.create_task(self._keep_subscribed(socket), name="stream subscriber"),
+                loop.create_task(socket.watch(self._alive), name="stream watch"),
             )
             try:
-                ended, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+                ended, _ = await asyncio.wait(all_, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for task in both:
+                for task in all_:
                     task.cancel()
-                await asyncio.gather(*both, return_exceptions=True)
+                await asyncio.gather(*all_, return_exceptions=True)
             for task in ended:
                 task.result()
 
@@ -237,6 +252,10 @@ class StreamHub:
         for kind, symbol in self._readers:
             wanted.setdefault(kind, set()).add(symbol)
         return {kind: frozenset(symbols) for kind, symbols in wanted.items()}
+
+    def _alive(self) -> None:
+        """Nothing came, but the connection answers: what it told last is still true."""
+        self._cache.alive(self._clock.monotonic())
 
     async def _receive(self, socket: ExchangeSocket) -> None:
         async for event in socket.events():

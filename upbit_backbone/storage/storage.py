@@ -139,6 +139,25 @@ class Storage:
         self._memory_hits += 1
         return answer.rows
 
+    def peek_age_s(
+        self,
+        data_type: DataType,
+        symbol: str,
+        timeframe: Timeframe | None,
+        end_ms: int | None,
+        now: float,
+    ) -> float | None:
+        """Of the unproved rows that a `peek` up to `end_ms` leans on; without any, 0.0."""
+        if data_type is not DataType.CANDLE or timeframe is None:
+            return self._below.peek_age_s(data_type, symbol, timeframe, end_ms, now)
+        series = self._memory.get(SeriesKey(symbol, timeframe))
+        if series is None:
+            return None
+        _, aligned_end_ms = self._aligned(timeframe, None, end_ms)
+        if series.tail is None or aligned_end_ms <= series.tail.start_ms:
+            return 0.0
+        return max(0.0, now - series.tail.received_s)
+
     async def fetch(self, request: BackboneRequest) -> BackboneResponse:
         """Answer from the store (`STORED`), or through the layer below (`ANYWHERE`).
 

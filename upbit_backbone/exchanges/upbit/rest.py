@@ -30,10 +30,8 @@ OnRemaining = Callable[[str, int], None]
 TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 3.0
 
-# 429 ends with the second; 418 names its length in the text, and where it does not, clients
-# in the field assume a minute (https://docs.upbit.com/kr/reference/rate-limits).
 TOO_FAST_RETRY_S = 1.0
-BLOCKED_RETRY_S = 60.0
+"""A 429 ends with the second (https://docs.upbit.com/kr/reference/rate-limits)."""
 
 _REMAINING = re.compile(r"\s*group=([^;\s]+)\s*;.*\bsec=(\d+)")
 # The documents say candle and trade, the wire candles and trades: one counter each.
@@ -144,7 +142,10 @@ def report_remaining(header: str | None, on_remaining: OnRemaining | None) -> No
 
 
 def rate_limited(status: int, body: bytes, what: str) -> RateLimitedError:
-    """The error for 429 (wait for the next second) and 418 (this address is blocked)."""
+    """The error for 429 (wait for the next second) and 418 (this address is blocked).
+
+    A 418 names its length in its text; where it does not, `retry_after_s` is None.
+    """
     if status == 429:
         return RateLimitedError(
             f"{what}: the exchange refused the call as too fast (429); wait {TOO_FAST_RETRY_S:g} s",
@@ -153,10 +154,12 @@ def rate_limited(status: int, body: bytes, what: str) -> RateLimitedError:
     named = decode_error(body)
     # Only in a message of Upbit's: the first number of any other page may mean anything.
     numbers = [] if named is None else re.findall(r"\d+", named.message)
-    seconds = next((float(number) for number in numbers if number != "418"), BLOCKED_RETRY_S)
+    seconds = next((float(number) for number in numbers if number != "418"), None)
+    length = "a while" if seconds is None else f"{seconds:g} s"
     return RateLimitedError(
-        f"{what}: the exchange has blocked this address for a while (418); wait {seconds:g} s,"
+        f"{what}: the exchange has blocked this address for {length} (418);"
         " asking sooner lengthens the block",
+        blocked=True,
         retry_after_s=seconds,
     )
 

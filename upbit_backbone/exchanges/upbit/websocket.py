@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
@@ -24,8 +25,10 @@ from upbit_backbone.routing.exchange import StreamEvent, StreamKind
 
 FORMAT: StreamFormat = "DEFAULT"
 
-# Upbit cuts a silent connection after 60 s; pings every 20 s were measured to keep it open.
-PING_INTERVAL_S = 20.0
+PING_AFTER_S = 1.0
+"""Of silence; a busy connection is never pinged. Upbit cuts a silent one after 60 s, and pings
+were measured to keep it open."""
+PONG_WITHIN_S = 3.0
 # A peer that does not answer the closing handshake must not hold up the program's end.
 CLOSE_TIMEOUT_S = 0.3
 # A full book of 30 rows has 3 KB; the most a frame may hold is a guard for memory alone.
@@ -42,6 +45,7 @@ class UpbitSocket:
         self._origin = origin
         self._clock = clock
         self._local = local
+        self._heard_s = local.monotonic()
 
     async def subscribe(self, wanted: Mapping[StreamKind, Collection[str]]) -> None:
         """Replace the whole subscription by `wanted` (symbols by kind) in one message.
@@ -82,13 +86,52 @@ class UpbitSocket:
                 frame = await receive(decode=False)
             except ConnectionClosed as error:
                 raise _lost(error) from error
-            received_ms = local.now_ms()
+            received_ms, self._heard_s = local.now_ms(), local.monotonic()
             context = Context(utc_datetime(received_ms), "websocket", self._origin.simulated)
             decoded = decode_message(frame, FORMAT, context)
             if decoded is not None:
                 event, stamp_ms = decoded
                 self._clock.observe_stamp(stamp_ms, received_ms=received_ms)
                 yield event
+
+    async def watch(self, on_life: Callable[[], None]) -> None:
+        """Send a ping whenever nothing came for a second; its pong is due in three.
+
+        So a connection that is open and dead is noticed within four seconds, and a quiet
+        market on a living one is known to be quiet.
+
+        Args:
+            on_life: Called at each pong.
+
+        Raises:
+            TransportError: no pong in time, or the connection is gone.
+        """
+        while True:
+            silent_s = self._local.monotonic() - self._heard_s
+            if silent_s < PING_AFTER_S:
+                # The clock is asked again then: Qt's timers fire early.
+                await asyncio.sleep(PING_AFTER_S - silent_s)
+                continue
+            try:
+                async with asyncio.timeout(PONG_WITHIN_S):
+                    pong = asyncio.ensure_future(await self._connection.ping())
+                # After a standstill of the loop the pong and its time may be due at once; what
+                # `wait` finds done then counts.
+                answered, _ = await asyncio.wait((pong,), timeout=PONG_WITHIN_S)
+                for one in answered:
+                    if not one.cancelled():
+                        one.result()
+            except ConnectionClosed as error:
+                raise _lost(error) from error
+            except TimeoutError:
+                answered = set()  # nothing can be sent: nobody reads on the other side
+            if not answered:
+                raise TransportError(
+                    f"stream: nothing came for {PING_AFTER_S:g} s and a ping was not answered"
+                    f" within {PONG_WITHIN_S:g} s: the connection is dead"
+                )
+            self._heard_s = self._local.monotonic()
+            on_life()
 
 
 @asynccontextmanager
@@ -137,8 +180,7 @@ async def _connect(url: str, timeout_s: float) -> ClientConnection:
             compression=None,
             open_timeout=timeout_s,
             close_timeout=CLOSE_TIMEOUT_S,
-            ping_interval=PING_INTERVAL_S,
-            ping_timeout=PING_INTERVAL_S,
+            ping_interval=None,  # `watch` asks, sooner and only when nothing comes
             max_size=MAX_FRAME_BYTES,
         )
     except InvalidStatus as error:
