@@ -16,7 +16,12 @@ import msgspec
 
 from tests.manual_clock import AUTUMN_2025_MS
 from upbit_backbone.clock import SystemClock, epoch_ms, utc_datetime
-from upbit_backbone.errors import BackboneError, TransportError, UnknownSymbolError
+from upbit_backbone.errors import (
+    BackboneError,
+    DataUnavailableError,
+    TransportError,
+    UnknownSymbolError,
+)
 from upbit_backbone.models import (
     CandleSeries,
     Level,
@@ -163,6 +168,10 @@ class FakeExchange:
     def __init__(self, clock: SteeredClock) -> None:
         self.clock = clock
         self.listed = ["KRW-BTC", "KRW-XRP", "KRW-DOGE"]
+        self.untraded: set[str] = set()
+        """Listed, and nobody ever traded them: they have no ticker."""
+        self.asked_for: list[tuple[str, ...]] = []
+        """The symbols of each REST call, in order."""
         self.executed: dict[str, list[Trade]] = {}
         self.values: dict[tuple[StreamKind, str], Ticker | Orderbook] = {}
         self.rest_calls: Counter[str] = Counter()
@@ -285,6 +294,14 @@ class FakeExchange:
         await self._asked("ticker", *symbols)
         return tuple(self._quoted("ticker", symbol) for symbol in symbols)  # type: ignore[misc]
 
+    async def all_tickers(self, quotes: Sequence[str]) -> tuple[Ticker, ...]:
+        await self._asked("all tickers")
+        return tuple(
+            self._quoted("ticker", symbol)  # type: ignore[misc]
+            for symbol in self.listed
+            if symbol.partition("-")[0] in quotes and symbol not in self.untraded
+        )
+
     async def orderbooks(
         self, symbols: Sequence[str], *, depth: int, level: float
     ) -> tuple[Orderbook, ...]:
@@ -318,6 +335,7 @@ class FakeExchange:
 
     async def _asked(self, group: str, *symbols: str) -> None:
         self.rest_calls[group] += 1
+        self.asked_for.append(symbols)
         self.rest_waiting += 1
         try:
             await asyncio.sleep(0)
@@ -326,6 +344,8 @@ class FakeExchange:
             self.rest_waiting -= 1
         if self.rest_failures:
             raise self.rest_failures.popleft()
+        if group == "ticker" and self.untraded & set(symbols):
+            raise DataUnavailableError(f"no ticker of {self.untraded}")
         for symbol in symbols:
             if symbol not in self.listed:
                 raise UnknownSymbolError(symbol)

@@ -80,6 +80,10 @@ class ExchangeAdapter(Protocol):
         """One ticker a symbol, in the order asked."""
         ...
 
+    async def all_tickers(self, quotes: Sequence[str]) -> tuple[Ticker, ...]:
+        """The tickers of all markets of some quote assets, in any order."""
+        ...
+
     async def orderbooks(
         self, symbols: Sequence[str], *, depth: int, level: float
     ) -> tuple[Orderbook, ...]:

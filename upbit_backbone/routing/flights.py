@@ -69,7 +69,7 @@ class Flights:
                 if self._flights.get(key) is flight:
                     del self._flights[key]
         if isinstance(outcome, BackboneError):
-            raise _twin(outcome)
+            raise twin(outcome)
         return cast(Result, outcome)
 
     def _start(
@@ -87,7 +87,7 @@ class Flights:
         return task
 
 
-def _twin(error: BackboneError) -> BackboneError:
+def twin(error: BackboneError) -> BackboneError:
     """A waiter's own copy: upper layers add to it what exists of their answer."""
     twin = type(error).__new__(type(error), *error.args)
     twin.__dict__.update(error.__dict__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar, cast
@@ -39,6 +40,7 @@ from upbit_backbone.protocol import (
     Priority,
     Subscription,
 )
+from upbit_backbone.routing.batches import Batches
 from upbit_backbone.routing.candle_builder import CandleBuilder
 from upbit_backbone.routing.candle_feed import CandleFeed
 from upbit_backbone.routing.circuit import Circuit
@@ -60,6 +62,8 @@ Result = TypeVar("Result")
 
 MARKETS_TTL_S = 600.0
 """The exchange announces listings nowhere else; its own advice is to look from time to time."""
+ALL_TICKERS_FROM = 100
+"""Codes of one quote asset: from so many on the call for all of it is the smaller one."""
 _GROUPS: tuple[RateGroup, ...] = ("market", "candles", "trades", "ticker", "orderbook")
 _STREAMS: dict[DataType, StreamKind] = {
     DataType.TICKER: "ticker",
@@ -98,6 +102,8 @@ class Router:
         self._tasks = TaskOwner()
         self._flights = Flights(self._tasks)
         self._cache = RealtimeCache(clock)
+        self._ticker_batches = Batches(self._tasks, self._send_tickers)
+        self._book_batches = Batches(self._tasks, self._send_books)
         self._circuit = Circuit(clock, ban_file)
         self._hub = StreamHub(adapter, self._cache, clock, rng, self._circuit)
         self._limiters = {
@@ -266,7 +272,9 @@ class Router:
         counters = {
             "requests": float(self._requests),
             "refused": float(self._refusals),
-            "joined": float(self._flights.joined),
+            "joined": float(
+                self._flights.joined + self._ticker_batches.joined + self._book_batches.joined
+            ),
             "messages": float(self._hub.messages),
             "reconnects": float(self._hub.reconnects),
             "waiting": float(sum(limiter.waiting for limiter in self._limiters.values())),
@@ -299,11 +307,13 @@ class Router:
                     ages.append(self._cache.age_s(kind, symbol, now) or 0.0)
         lacking = tuple(symbol for symbol in request.symbols if symbol not in held)
         if lacking:
-            values = (
-                await self._tickers(lacking, request.priority)
-                if kind is Ticker
-                else await self._orderbooks(lacking, request)
-            )
+            values: Collection[Ticker | Orderbook]
+            if kind is Ticker:
+                values = await self._ticker_batches.get(lacking, request.priority)
+            elif request.level == 0:
+                values = await self._book_batches.get(lacking, request.priority)
+            else:
+                values = await self._grouped_books(lacking, request)
             held.update((value.symbol, value) for value in values)
         found = tuple(held[symbol] for symbol in request.symbols)
         if kind is Orderbook:
@@ -356,19 +366,28 @@ class Router:
             ),
         )
 
-    async def _tickers(self, symbols: tuple[str, ...], priority: Priority) -> Collection[Ticker]:
-        tickers = await self._flights.fly(
-            ("tickers", symbols),
-            priority,
-            lambda ticket: self._ask("ticker", ticket, lambda: self._adapter.tickers(symbols)),
-        )
-        return self._newest(tickers)
+    async def _send_tickers(self, symbols: tuple[str, ...], ticket: Ticket) -> Collection[Ticker]:
+        """Ask for tickers; so many of one quote asset that all of it cost no more are asked so."""
+        quotes = {symbol.partition("-")[0] for symbol in symbols}
+        if len(symbols) >= ALL_TICKERS_FROM * len(quotes):
+            asked = partial(self._adapter.all_tickers, sorted(quotes))
+        else:
+            asked = partial(self._adapter.tickers, symbols)
+        return self._newest(await self._ask("ticker", ticket, asked))
 
-    async def _orderbooks(
+    async def _send_books(self, symbols: tuple[str, ...], ticket: Ticket) -> Collection[Orderbook]:
+        books = await self._ask(
+            "orderbook",
+            ticket,
+            lambda: self._adapter.orderbooks(symbols, depth=MAX_DEPTH, level=0),
+        )
+        return self._newest(books)
+
+    async def _grouped_books(
         self, symbols: tuple[str, ...], request: BackboneRequest
     ) -> Collection[Orderbook]:
         level = request.level
-        books = await self._flights.fly(
+        return await self._flights.fly(
             ("orderbooks", symbols, level),
             request.priority,
             lambda ticket: self._ask(
@@ -377,7 +396,6 @@ class Router:
                 lambda: self._adapter.orderbooks(symbols, depth=MAX_DEPTH, level=level),
             ),
         )
-        return self._newest(books) if level == 0 else books
 
     def _newest(self, values: Collection[Held]) -> Collection[Held]:
         """Hold values by REST, which lags the stream: where that was ahead, its value stands."""

@@ -144,6 +144,17 @@ class UpbitAdapter:
         )
         return _in_order(decode_tickers(body, self._context()), symbols, "ticker")
 
+    async def all_tickers(self, quotes: Sequence[str]) -> tuple[Ticker, ...]:
+        """The tickers of all markets of some quote assets (`KRW`, `BTC`, `USDT`), any order.
+
+        Source: https://docs.upbit.com/kr/reference/list-quote-tickers
+        """
+        asked = _listed(quotes)
+        body = await self._rest.get(
+            addresses.ALL_TICKERS, f"all tickers in {asked}", quote_currencies=asked
+        )
+        return tuple(decode_tickers(body, self._context()))
+
     async def orderbooks(
         self, symbols: Sequence[str], *, depth: int, level: float
     ) -> tuple[Orderbook, ...]:

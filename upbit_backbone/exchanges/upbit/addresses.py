@@ -23,6 +23,7 @@ class Endpoint(NamedTuple):
 
 MARKETS = Endpoint("/market/all", "market")
 TICKERS = Endpoint("/ticker", "ticker")
+ALL_TICKERS = Endpoint("/ticker/all", "ticker")
 ORDERBOOKS = Endpoint("/orderbook", "orderbook")
 TRADES = Endpoint("/trades/ticks", "trades")
 CANDLES = {

@@ -1,0 +1,148 @@
+"""What is asked at once leaves in one request; nobody waits for another's bad code."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.eventually import eventually
+from tests.routing.conftest import OpenRouter
+from tests.routing.fake_exchange import FakeExchange
+from tests.routing.test_router import BOOK, TICKER, ask
+from upbit_backbone.errors import (
+    ClosedError,
+    DataUnavailableError,
+    TransportError,
+    UnknownSymbolError,
+)
+from upbit_backbone.models import Ticker
+from upbit_backbone.protocol import Priority
+from upbit_backbone.routing.router import Router
+
+
+def start(router: Router, *symbols: str, priority: Priority = Priority.NORMAL) -> asyncio.Task:
+    return asyncio.create_task(router.fetch(ask(TICKER, *symbols, priority=priority)))
+
+
+@pytest.mark.both_loops
+async def test_tickers_asked_at_once_are_one_request(
+    open_router: OpenRouter, exchange: FakeExchange
+) -> None:
+    async with open_router() as router:
+        answers = await asyncio.gather(
+            *(start(router, symbol) for symbol in exchange.listed * 3),
+            start(router, "KRW-DOGE", "KRW-BTC"),
+        )
+        assert [[value.symbol for value in answer.data] for answer in answers[-2:]] == [
+            ["KRW-DOGE"],
+            ["KRW-DOGE", "KRW-BTC"],
+        ]
+        assert exchange.asked_for == [("KRW-BTC", "KRW-XRP", "KRW-DOGE")]
+        assert router.status().counters["joined"] == 8
+
+
+async def test_books_are_batched_too_and_grouped_ones_are_not(
+    open_router: OpenRouter, exchange: FakeExchange
+) -> None:
+    async with open_router() as router:
+        requests = [ask(BOOK, symbol) for symbol in exchange.listed]
+        await asyncio.gather(*(router.fetch(request) for request in requests))
+        assert exchange.rest_calls == {"orderbook": 1}
+
+
+async def test_all_tickers_of_a_quote_asset_are_one_call_and_the_untraded_are_named(
+    open_router: OpenRouter, exchange: FakeExchange
+) -> None:
+    exchange.listed = [f"KRW-A{number}" for number in range(289)]
+    exchange.untraded = {"KRW-A7", "KRW-A100"}
+    async with open_router() as router:
+        answers = await asyncio.gather(
+            *(start(router, symbol) for symbol in exchange.listed), return_exceptions=True
+        )
+        failed = [answer for answer in answers if isinstance(answer, BaseException)]
+        assert [type(error) for error in failed] == [DataUnavailableError] * 2
+        assert len(answers) - len(failed) == 287
+        assert exchange.rest_calls["all tickers"] == 1
+        assert exchange.rest_calls["ticker"] == 3  # both, then each of them
+
+
+async def test_a_critical_call_goes_at_once_and_alone_and_serves_who_waits(
+    open_router: OpenRouter, exchange: FakeExchange
+) -> None:
+    async with open_router() as router:
+        normal = start(router, "KRW-BTC", "KRW-XRP")
+        critical = start(router, "KRW-BTC", priority=Priority.CRITICAL)
+        await asyncio.gather(normal, critical)
+        assert sorted(exchange.asked_for) == [("KRW-BTC",), ("KRW-XRP",)]
+
+
+async def test_who_asks_for_what_is_on_its_way_joins_and_raises_it(
+    open_router: OpenRouter, exchange: FakeExchange
+) -> None:
+    exchange.hold_rest()
+    async with open_router() as router:
+        first = start(router, "KRW-BTC", "KRW-XRP")
+        await eventually(lambda: exchange.rest_waiting == 1)
+        second = start(router, "KRW-XRP", "KRW-DOGE", priority=Priority.CRITICAL)
+        await eventually(lambda: exchange.rest_waiting == 2)
+        exchange.answer_rest()
+        await asyncio.gather(first, second)
+        assert exchange.asked_for == [("KRW-BTC", "KRW-XRP"), ("KRW-DOGE",)]
+
+
+async def test_one_bad_code_fails_only_its_own_caller(
+    open_router: OpenRouter, exchange: FakeExchange
+) -> None:
+    async with open_router() as router:
+        answers = await asyncio.gather(
+            *(start(router, symbol) for symbol in (*exchange.listed, "KRW-GONE")),
+            return_exceptions=True,
+        )
+        assert isinstance(answers[-1], UnknownSymbolError)
+        assert all(not isinstance(answer, BaseException) for answer in answers[:-1])
+
+
+async def test_an_error_reaches_each_waiter_as_its_own(
+    open_router: OpenRouter, exchange: FakeExchange
+) -> None:
+    exchange.fail_next(TransportError("no route"))
+    async with open_router() as router:
+        errors = await asyncio.gather(
+            start(router, "KRW-BTC"), start(router, "KRW-XRP"), return_exceptions=True
+        )
+        assert [str(error) for error in errors] == ["no route"] * 2
+        assert errors[0] is not errors[1]
+        answer = await router.fetch(ask(TICKER))  # an error is not kept
+        assert isinstance(answer.data[0], Ticker)
+
+
+async def test_who_leaves_does_not_hurt_the_others_and_the_last_ends_the_request(
+    open_router: OpenRouter, exchange: FakeExchange
+) -> None:
+    exchange.hold_rest()
+    async with open_router() as router:
+        first, second = start(router, "KRW-BTC"), start(router, "KRW-XRP")
+        await eventually(lambda: exchange.rest_waiting == 1)
+        first.cancel()
+        await asyncio.wait([first])
+        assert exchange.rest_waiting == 1
+        second.cancel()
+        await asyncio.wait([second])
+        await eventually(lambda: exchange.rest_waiting == 0)
+        again = start(router, "KRW-BTC")
+        await eventually(lambda: exchange.rest_waiting == 1)
+        exchange.answer_rest()
+        await again
+
+
+async def test_stopping_tells_those_who_wait(
+    open_router: OpenRouter, exchange: FakeExchange
+) -> None:
+    exchange.hold_rest()
+    async with open_router() as router:
+        waiting = start(router, "KRW-BTC")
+        await eventually(lambda: exchange.rest_waiting == 1)
+        await router.stop()
+        with pytest.raises(ClosedError):
+            await waiting

@@ -1,0 +1,181 @@
+"""Tickers and order books that are asked at once become one request.
+
+A screener asks for 289 tickers with as many calls; the exchange answers them in one. So
+codes gather until the next turn of the loop and then leave together. Whoever asks for a code
+that is on its way joins it. A CRITICAL caller does not wait for others: its codes leave at
+once and alone, and their answer serves those who were waiting for the same ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from typing import Generic
+
+from upbit_backbone.errors import (
+    BackboneError,
+    ClosedError,
+    DataUnavailableError,
+    UnknownSymbolError,
+)
+from upbit_backbone.protocol import Priority
+from upbit_backbone.routing.flights import twin
+from upbit_backbone.routing.rate_limit import Ticket
+from upbit_backbone.routing.realtime_cache import Held
+from upbit_backbone.tasks import TaskOwner
+
+Send = Callable[[tuple[str, ...], Ticket], Awaitable[Collection[Held]]]
+"""Asks the exchange for these codes, with this ticket. The answer may have more of them, in any
+order, and fewer only if it is about others too."""
+
+
+class _Call(Generic[Held]):
+    """One caller and the codes it still waits for."""
+
+    def __init__(self, codes: Iterable[str]) -> None:
+        self.lacking = set(codes)
+        self.values: dict[str, Held] = {}
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def take(self, value: Held) -> None:
+        self.lacking.discard(value.symbol)
+        self.values[value.symbol] = value
+        if not self.lacking and not self.done.done():
+            self.done.set_result(None)
+
+    def fail(self, error: BackboneError) -> None:
+        if not self.done.done():
+            self.done.set_exception(twin(error))
+
+
+class _Flight:
+    """Codes on their way."""
+
+    def __init__(self, codes: tuple[str, ...], ticket: Ticket) -> None:
+        self.codes = codes
+        self.ticket = ticket
+        self.task: asyncio.Task[None] | None = None
+
+
+class Batches(Generic[Held]):
+    """Gathers the codes of one kind of request.
+
+    A waiter's cancellation ends only its waiting; a flight ends when nobody waits for any of
+    its codes. An error reaches everybody who waits for one of the codes that it is about:
+    if the exchange does not know one of several, or has nothing for it, they are asked again
+    in halves, so that one bad code fails only its own caller.
+    """
+
+    def __init__(self, tasks: TaskOwner, send: Send[Held]) -> None:
+        self._tasks = tasks
+        self._send: Send[Held] = send
+        self._calls: dict[str, set[_Call[Held]]] = {}
+        self._flights: dict[str, _Flight] = {}
+        self._gathering: dict[str, None] = {}
+        self._urgency = Priority.LOW
+        self.joined = 0
+        """How many codes were served by another caller's request."""
+
+    async def get(self, codes: Sequence[str], priority: Priority) -> list[Held]:
+        """The newest values of these codes, in their order.
+
+        Raises:
+            BackboneError: as `send` raises it.
+        """
+        call = _Call[Held](codes)
+        for code in call.lacking:
+            self._calls.setdefault(code, set()).add(call)
+        self._ask(codes, priority)
+        try:
+            await call.done
+        finally:
+            self._leave(call, codes)
+        return [call.values[code] for code in codes]
+
+    def _ask(self, codes: Sequence[str], priority: Priority) -> None:
+        free = []
+        for code in dict.fromkeys(codes):
+            if (flight := self._flights.get(code)) is not None:
+                flight.ticket.raise_to(priority)
+                self.joined += 1
+            else:
+                free.append(code)
+        if priority is Priority.CRITICAL:
+            for code in free:
+                self._gathering.pop(code, None)
+            if free:
+                self._launch(tuple(free), Ticket(priority))
+            return
+        if free and not self._gathering:
+            asyncio.get_running_loop().call_soon(self._depart)
+            self._urgency = priority
+        self._urgency = min(self._urgency, priority)
+        for code in free:
+            if code in self._gathering:
+                self.joined += 1
+            self._gathering[code] = None
+
+    def _depart(self) -> None:
+        codes, self._gathering = tuple(self._gathering), {}
+        if codes:
+            self._launch(codes, Ticket(self._urgency))
+
+    def _launch(self, codes: tuple[str, ...], ticket: Ticket) -> None:
+        flight = _Flight(codes, ticket)
+        for code in codes:
+            self._flights[code] = flight
+        task = asyncio.get_running_loop().create_task(self._fly(flight), name=f"batch of {codes}")
+        flight.task = task
+        self._tasks.own(task)
+        # Also when the task is cancelled before its first turn.
+        task.add_done_callback(lambda _: self._landed(flight))
+
+    async def _fly(self, flight: _Flight) -> None:
+        try:
+            values = await self._send(flight.codes, flight.ticket)
+        except (UnknownSymbolError, DataUnavailableError) as error:
+            self._landed(flight)
+            if len(flight.codes) > 1:
+                half = len(flight.codes) // 2
+                for codes in (flight.codes[:half], flight.codes[half:]):
+                    self._launch(codes, Ticket(flight.ticket.priority))
+            else:
+                self._fail(flight.codes, error)
+        except BackboneError as error:
+            self._landed(flight)
+            self._fail(flight.codes, error)
+        else:
+            self._landed(flight)
+            lacking = dict.fromkeys(flight.codes)
+            for value in values:
+                lacking.pop(value.symbol, None)
+                for call in tuple(self._calls.get(value.symbol, ())):
+                    call.take(value)
+            if lacking:
+                # An answer for a whole quote asset leaves out who has none: they are named.
+                self._launch(tuple(lacking), Ticket(flight.ticket.priority))
+
+    def _landed(self, flight: _Flight) -> None:
+        for code in flight.codes:
+            if self._flights.get(code) is flight:
+                del self._flights[code]
+        if flight.task is not None and flight.task.cancelled():
+            self._fail(flight.codes, ClosedError("the request ended because the service closes"))
+
+    def _fail(self, codes: Iterable[str], error: BackboneError) -> None:
+        for code in codes:
+            for call in tuple(self._calls.get(code, ())):
+                call.fail(error)
+
+    def _leave(self, call: _Call[Held], codes: Sequence[str]) -> None:
+        for code in dict.fromkeys(codes):
+            calls = self._calls.get(code)
+            if calls is None:
+                continue
+            calls.discard(call)
+            if not calls:
+                del self._calls[code]
+                self._gathering.pop(code, None)
+        for flight in {self._flights[code] for code in codes if code in self._flights}:
+            if flight.task is not None and not self._calls.keys() & set(flight.codes):
+                flight.task.cancel()
