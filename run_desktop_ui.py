@@ -20,17 +20,18 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the program; gives its exit code.
 
     0: left as usual. 2: bad flags, or something the machine lacks. 3: a screenshot was
-    asked for and no chart was drawn in time.
+    asked for and no chart was drawn in time, or no such market is listed.
     """
     interrupted = _hold_interrupts()
     flags = _parser().parse_args(arguments)
-    from ui.preflight import check_data_dir, run_preflight
+    from ui.preflight import check_data_dir, ready_line, run_preflight
 
     run_preflight()
     if flags.data_dir is not None and (problem := check_data_dir(flags.data_dir)):
         print(problem, file=sys.stderr)
         return EXIT_BAD_INPUT
     if flags.check:
+        print(ready_line())
         return 0
     logging.basicConfig(
         level=logging.INFO if flags.verbose else logging.WARNING,
@@ -69,13 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--replay", metavar="FILE", type=Path, help="show a recording instead of an exchange")
     add("--speed", metavar="N", type=float, help="of the replay, 1 (default) to 1000")
     add("--symbol", metavar="S", help="first chart, e.g. KRW-BTC")
-    add("--timeframe", metavar="T", help="first chart, e.g. 1m, 1h, 1d")
+    add("--timeframe", metavar="T", help="first chart: 1s, 1m … 4h, 1d, 1w, 1M (a month) or 1y")
     add("--data-dir", metavar="D", type=Path, help="where market data are stored")
-    add("--language", choices=("ko", "en"), default="ko", help="ko (default) or en")
+    add("--language", choices=("ko", "en"), help="default: as chosen last; ko at first")
     add("--screenshot", metavar="FILE", type=Path, help="save a picture and leave")
-    add(
-        "--after", metavar="SECONDS", type=float, default=5.0, help="when; counts from window shown"
-    )
+    add("--after", metavar="SECONDS", type=float, help="when (5); counts from window shown")
     add("--check", action="store_true", help="only look whether everything needed is there")
     add("--verbose", action="store_true", help="log what happens")
     return parser

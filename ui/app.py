@@ -22,17 +22,25 @@ from typing import Any
 
 import qasync
 from PySide6.QtCore import QSettings, QTimer
+from PySide6.QtGui import QImageWriter
 from PySide6.QtWidgets import QApplication
 
 from ui.bridge import BackboneBridge
 from ui.exchange_choice import choose_exchange
-from ui.language import LANGUAGES, Translations
-from ui.main_window import TIMEFRAMES, MainWindow, Replayed
+from ui.language import LANGUAGES, Language, Translations
+from ui.main_window import MainWindow, Replayed
 from ui.options import DesktopOptions, Replay
 from ui.qt_messages import log_qt_messages
-from ui.sentences import error_sentence, translate, unexpected_sentence
+from ui.sentences import error_details, error_sentence, translate, unexpected_sentence
 from ui.theme import apply_theme, load_theme
-from upbit_backbone import BackboneConfig, BackboneError, BackboneManager, Timeframe
+from ui.timeframe_bar import TIMEFRAMES
+from upbit_backbone import (
+    BackboneConfig,
+    BackboneError,
+    BackboneManager,
+    Timeframe,
+    UnknownSymbolError,
+)
 from upbit_backbone.clock import Clock, SystemClock
 from upbit_backbone.recorder.records import duration_s
 from upbit_backbone.recorder.replay import ReplayServer
@@ -63,7 +71,6 @@ def run(options: DesktopOptions, interrupted: threading.Event) -> int:
     theme = load_theme()
     apply_theme(app, theme)
     translations = Translations(app)
-    translations.use(options.language)
     watchdog = _Watchdog(_STOP_WITHIN_S)
     try:
         with asyncio.Runner(loop_factory=qasync.QEventLoop) as runner:
@@ -85,6 +92,8 @@ class Desktop:
         self._replay = _replay_server(options.replay)
         # A replay's clock is the recording's: what the window counts from now counts from there.
         self._clock: Clock = SystemClock() if self._replay is None else self._replay.clock
+        self._settings = _settings(options)
+        translations.use(self._language())
         self._exit_code = 0
         self._asked_at = 0.0
         self._chart_drawn = False
@@ -96,23 +105,24 @@ class Desktop:
         self._painted = asyncio.Event()
         self._bridge = BackboneBridge()
         self._window = MainWindow(self._bridge, load_theme(), self._clock)
-        settings = self._settings()
-        self._window.restore_state(settings)
+        if self._settings is not None:
+            self._window.restore_state(self._settings)
         self._window.closeWanted.connect(self._ask_to_stop)
         self._window.painted.connect(self._note_paint)
         self._window.chartDrawn.connect(self._note_chart)
         self._window.languageWanted.connect(self._speak)
+        self._window.symbolUnknown.connect(self._replace_unknown)
         with _signals(self._ask_to_stop), self._failures_shown():
             if interrupted.is_set():
                 self._ask_to_stop()
-            self._window.open_chart(*self._first_chart(settings))
+            self._window.open_chart(*self._first_chart())
             self._window.show()
             tasks = [asyncio.create_task(self._open(), name="open the service")]
             if self._options.screenshot is not None:
                 shot = self._take_screenshot(self._options.screenshot)
                 tasks.append(asyncio.create_task(shot, name="screenshot"))
             await self._stop.wait()
-            await self._close(tasks, settings)
+            await self._close(tasks)
         return self._exit_code
 
     # Start
@@ -147,7 +157,7 @@ class Desktop:
             self._bridge.attach(self._manager.api)
         except BackboneError as exc:
             logger.error("the service could not be opened: %s", exc)
-            self._window.messages.show_message(error_sentence(exc))
+            self._window.messages.show_message(error_sentence(exc), error_details(exc))
 
     async def _start_replay(self) -> BackboneConfig:
         """Serve the recording, if there is one; gives the settings that reach it."""
@@ -171,17 +181,23 @@ class Desktop:
             async with asyncio.timeout(_PAINT_WITHIN_S):
                 await self._painted.wait()
 
-    def _first_chart(self, settings: QSettings) -> tuple[str, Timeframe]:
+    def _first_chart(self) -> tuple[str, Timeframe]:
         options = self._options
-        symbol = options.symbol or str(settings.value("symbol") or DEFAULT_SYMBOL)
         stored = {timeframe.value: timeframe for timeframe in TIMEFRAMES}
-        last = stored.get(str(settings.value("timeframe")), Timeframe.M1)
-        return symbol, options.timeframe or last
+        last = stored.get(self._remembered("timeframe"), Timeframe.M1)
+        return options.symbol or self._last_symbol(), options.timeframe or last
 
-    def _settings(self) -> QSettings:
-        """State of the window only; everything else is given by flags and environment."""
-        path = self._options.config.data_dir / "window.ini"
-        return QSettings(str(path), QSettings.Format.IniFormat)
+    def _last_symbol(self) -> str:
+        return self._remembered("symbol") or DEFAULT_SYMBOL
+
+    def _language(self) -> Language:
+        last = self._remembered("language")
+        known = next((language for language in LANGUAGES if language == last), LANGUAGES[0])
+        return self._options.language or known
+
+    def _remembered(self, key: str) -> str:
+        """What is known from the last time; empty if nothing is."""
+        return "" if self._settings is None else str(self._settings.value(key) or "")
 
     def _note_paint(self) -> None:
         logger.info("window shown")
@@ -198,14 +214,35 @@ class Desktop:
     def _speak(self, language: str) -> None:
         if language in LANGUAGES:
             self._translations.use(language)
+            if self._settings is not None:
+                self._settings.setValue("language", language)
+
+    def _replace_unknown(self, error: UnknownSymbolError) -> None:
+        """Open the last market that was there; a screenshot of another one helps nobody."""
+        if self._options.screenshot is not None:
+            if not self._stop.is_set():
+                logger.error("%s", error)
+                self._exit_code = EXIT_NO_CHART
+                self._ask_to_stop()
+            return
+        listed = self._window.markets
+        wanted = (self._last_symbol(), DEFAULT_SYMBOL, *listed)
+        instead = next((symbol for symbol in wanted if symbol in listed), None)
+        if instead is None:
+            return  # nothing is listed: the message stands
+        self._window.open_chart(instead, self._window.timeframe)
+        shown = translate("Desktop", "{0} is shown instead.").format(instead)
+        self._window.messages.show_message(f"{error_sentence(error)} {shown}")
 
     async def _take_screenshot(self, file: Path) -> None:
         await self._wait_for_paint()
         await asyncio.sleep(self._options.after_s)
         drawn = self._chart_drawn
-        saved = self._window.grab().save(str(file))
+        writer = QImageWriter(str(file))
+        saved = writer.write(self._window.grab().toImage())
         if not saved:
-            logger.error("the screenshot could not be written to %s", file)
+            reason = writer.errorString()
+            logger.error("the screenshot could not be written to %s: %s", file, reason)
         if not drawn:
             logger.error("no chart was drawn within %g s", self._options.after_s)
         self._exit_code = 0 if saved and drawn else EXIT_NO_CHART
@@ -222,7 +259,7 @@ class Desktop:
         elif self._clock.monotonic() - self._asked_at > _IMPATIENT_AFTER_S:
             self._watchdog.bite("asked to close again while closing")
 
-    async def _close(self, tasks: list[asyncio.Task[None]], settings: QSettings) -> None:
+    async def _close(self, tasks: list[asyncio.Task[None]]) -> None:
         self._window.begin_closing()
         for task in tasks:
             task.cancel()
@@ -233,8 +270,9 @@ class Desktop:
         if self._replay is not None:
             await self._replay.close()
         self._window.setEnabled(True)
-        self._window.save_state(settings)
-        settings.sync()
+        if self._settings is not None:
+            self._window.save_state(self._settings)
+            self._settings.sync()
         self._window.let_close()
         self._window.deleteLater()
         self._bridge.deleteLater()
@@ -251,13 +289,13 @@ class Desktop:
             kind: type[BaseException], error: BaseException, trace: TracebackType | None
         ) -> None:
             logger.error("unexpected error", exc_info=(kind, error, trace))
-            self._window.messages.show_message(unexpected_sentence(error))
+            self._window.messages.show_message(unexpected_sentence(), error_details(error))
 
         def in_loop(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
             error = context.get("exception")
             logger.error("unexpected error: %s", context["message"], exc_info=error)
             if error is not None:
-                self._window.messages.show_message(unexpected_sentence(error))
+                self._window.messages.show_message(unexpected_sentence(), error_details(error))
 
         sys.excepthook = on_exception
         loop.set_exception_handler(in_loop)
@@ -266,6 +304,17 @@ class Desktop:
         finally:
             sys.excepthook = before
             loop.set_exception_handler(None)
+
+
+def _settings(options: DesktopOptions) -> QSettings | None:
+    """State of the window only; everything else is given by flags and environment.
+
+    A screenshot neither knows nor changes it: the same command gives the same picture.
+    """
+    if options.screenshot is not None:
+        return None
+    path = options.config.data_dir / "window.ini"
+    return QSettings(str(path), QSettings.Format.IniFormat)
 
 
 def _replay_server(replay: Replay | None) -> ReplayServer | None:

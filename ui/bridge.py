@@ -25,10 +25,12 @@ from upbit_backbone import (
     BackboneMetadata,
     Candle,
     CandleSeries,
+    Gap,
     Market,
     MarketDataAPI,
     Orderbook,
     PerformanceMetrics,
+    Priority,
     SystemStatus,
     Ticker,
     Timeframe,
@@ -48,6 +50,12 @@ _LEAD_S = 1.5
 _CLOSE_WITHIN_S = 3.0
 _STATUS_EVERY_S = 1.0
 _MARKETS_RETRY_S = 3.0
+_UNCONFIRMED = "unconfirmed"
+"""The exchange showed nothing there, once: at a chart that is the start of history."""
+_PROBE_EVERY_S = 3.0
+_PROBE_TIMEOUT_S = 15.0
+"""Longer than the service itself waits for an answer: what it learns by that must not be lost."""
+_PROBE_MAX_AGE_S = 1.0
 
 Occasion = Literal["candles", "history", "markets", "stream"]
 
@@ -72,6 +80,12 @@ class RequestAnswer:
     timeframe: Timeframe
     metadata: BackboneMetadata
     request_id: UUID
+    occasion: Occasion = "candles"
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing failed: what may lie before the first candle counts as nothing."""
+        return not self.metadata.missing or self.metadata.reason == _UNCONFIRMED
 
 
 class BackboneBridge(QObject):
@@ -79,7 +93,7 @@ class BackboneBridge(QObject):
 
     candleReady = Signal(object)  # CandleUpdate
     tickerUpdated = Signal(object)  # tuple[Ticker, ...], newest per symbol
-    tradesReceived = Signal(object)  # tuple[Trade, ...], all of them, as they came
+    tradesReceived = Signal(object)  # tuple[Trade | Gap, ...], all of them, as they came
     orderbookUpdated = Signal(object)  # tuple[Orderbook, ...], newest per symbol
     statusChanged = Signal(object)  # SystemStatus
     metricsUpdated = Signal(object)  # PerformanceMetrics
@@ -98,6 +112,8 @@ class BackboneBridge(QObject):
         self._ending: set[asyncio.Task[None]] = set()
         self._chart: tuple[str, Timeframe] | None = None
         self._first_load: UUID | None = None
+        self._newest_loads = 0
+        self._probed_s: float | None = None
         self._watched: tuple[str, ...] = ()
         self._lead_seen = asyncio.Event()
         self._detail = ""
@@ -107,7 +123,7 @@ class BackboneBridge(QObject):
         self._loads: deque[CandleUpdate] = deque()
         self._live: dict[int, Candle] = {}
         self._tickers: dict[str, Ticker] = {}
-        self._trades: list[Trade] = []
+        self._trades: list[Trade | Gap] = []
         self._orderbooks: dict[str, Orderbook] = {}
         self._answers: deque[RequestAnswer] = deque()
         self._failures: deque[RequestFailure] = deque()
@@ -127,7 +143,9 @@ class BackboneBridge(QObject):
         self._chart = (symbol, timeframe)
         self._live.clear()
         self._loads.clear()
+        self._failures = deque(one for one in self._failures if one.occasion == "markets")
         self._end("history")
+        self._end("reload")
         request_id = self._first_load = uuid4()
         if self._api is not None:
             self._start("chart", self._follow_chart(self._api, symbol, timeframe, request_id))
@@ -235,6 +253,7 @@ class BackboneBridge(QObject):
     async def _load_newest(
         self, api: MarketDataAPI, symbol: str, timeframe: Timeframe, request_id: UUID
     ) -> None:
+        loads_before = self._newest_loads
         try:
             try:
                 series, metadata = await api.get_candle_data(
@@ -243,6 +262,10 @@ class BackboneBridge(QObject):
             except TransportError:
                 series, metadata = await self._load_stored(api, symbol, timeframe)
         except BackboneError as exc:
+            if self._newest_loads != loads_before:
+                # Asked for before the connection broke; what it wanted was loaded since.
+                logger.info("an older load of %s came to nothing: %s", symbol, exc)
+                return
             self._fail(RequestFailure("candles", symbol, exc, str(exc), request_id))
             return
         self._loaded("candles", series, metadata, request_id)
@@ -305,15 +328,24 @@ class BackboneBridge(QObject):
     async def _follow_trades(self, api: MarketDataAPI, symbol: str) -> None:
         try:
             async with api.stream_trades(symbol, policy="all") as stream:
-                recent = await api.get_trade_data(symbol, count=RECENT_TRADES)
+                recent = await self._recent_trades(api, symbol)
                 known = {trade.sequential_id for trade in recent}
                 self._trades.extend(recent)
                 async for value in stream:
-                    if isinstance(value, Trade) and value.sequential_id not in known:
+                    if isinstance(value, Gap) or value.sequential_id not in known:
                         self._trades.append(value)
                         self._wake()
         except BackboneError as exc:
             self._fail(RequestFailure("stream", symbol, exc, str(exc), None))
+
+    async def _recent_trades(self, api: MarketDataAPI, symbol: str) -> list[Trade]:
+        """The trades before the stream; without them it is followed all the same."""
+        try:
+            recent: list[Trade] = await api.get_trade_data(symbol, count=RECENT_TRADES)
+        except BackboneError as exc:
+            logger.info("recent trades of %s: %s", symbol, exc)
+            return []
+        return recent
 
     async def _follow_orderbook(self, api: MarketDataAPI, symbol: str) -> None:
         try:
@@ -347,9 +379,33 @@ class BackboneBridge(QObject):
                 self._reload()
             if status != before:
                 self._changed_status = status
+            if status.connection != "live":
+                self._probe_now_and_then(api)
             self._metrics = api.get_performance_metrics()
             self._wake()
             await asyncio.sleep(_STATUS_EVERY_S)
+
+    def _probe_now_and_then(self, api: MarketDataAPI) -> None:
+        """While the stream is gone: does the exchange still answer requests?
+
+        Nobody else may be asking, and only a request tells "offline" from "connecting".
+        """
+        now_s = self._clock.monotonic()
+        due = self._probed_s is None or now_s - self._probed_s >= _PROBE_EVERY_S
+        if due and "probe" not in self._tasks and self._chart is not None:
+            self._probed_s = now_s
+            self._start("probe", self._probe(api, self._chart[0]))
+
+    async def _probe(self, api: MarketDataAPI, symbol: str) -> None:
+        try:
+            ticker: Ticker = await api.get_ticker_data(
+                symbol, Priority.HIGH, max_age=_PROBE_MAX_AGE_S, timeout=_PROBE_TIMEOUT_S
+            )
+        except BackboneError as exc:
+            logger.info("the exchange was asked for %s: %s", symbol, exc)
+        else:
+            self._tickers[symbol] = ticker
+            self._wake()
 
     def _reload(self) -> None:
         """The connection is back: what was missed meanwhile is asked for."""
@@ -375,11 +431,14 @@ class BackboneBridge(QObject):
         key = (series.symbol, series.timeframe)
         if key != self._chart:
             return
-        if metadata.missing:
+        answer = RequestAnswer(*key, metadata, request_id, occasion)
+        if not answer.complete:
             self._fail(RequestFailure(occasion, series.symbol, None, metadata.reason, request_id))
-        if len(series) or not metadata.missing:
+        elif occasion == "candles":
+            self._newest_loads += 1
+        if len(series) or answer.complete:
             self._loads.append(CandleUpdate(*key, series, "loaded", request_id))
-        self._answers.append(RequestAnswer(*key, metadata, request_id))
+        self._answers.append(answer)
         self._wake()
 
     def _fail(self, failure: RequestFailure) -> None:

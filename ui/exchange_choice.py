@@ -30,6 +30,6 @@ async def choose_exchange(config: BackboneConfig, *, automatic: bool) -> Choice:
         return Choice(config, "asked")
     if await BackboneManager.reachable(config, timeout_s=TRY_FOR_S):
         return Choice(config, "reached")
-    if BackboneManager.has_stored_data(config):
+    if await BackboneManager.has_stored_data(config):
         return Choice(config, "stored")
     return Choice(replace(config, exchange="simulator", rest_url=None, ws_url=None), "simulator")

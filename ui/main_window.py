@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from PySide6.QtCore import QByteArray, QEvent, QSettings, Qt, Signal
+from PySide6.QtCore import QByteArray, QEvent, QSettings, QSize, Qt, Signal
 from PySide6.QtGui import (
+    QAction,
     QCloseEvent,
     QColor,
     QFont,
@@ -13,53 +14,55 @@ from PySide6.QtGui import (
     QKeyEvent,
     QPaintEvent,
     QPalette,
+    QResizeEvent,
 )
 from PySide6.QtWidgets import (
-    QButtonGroup,
     QDockWidget,
     QFrame,
     QHBoxLayout,
     QLabel,
     QMainWindow,
+    QMenu,
     QScrollArea,
     QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
-from ui.bridge import BackboneBridge, RequestFailure
+from ui.bridge import BackboneBridge, RequestAnswer, RequestFailure
 from ui.candle_update import CandleUpdate
 from ui.chart.chart import Chart, HistoryWish
 from ui.language import is_korean
 from ui.message_bar import MessageBar
-from ui.moments import moment_label
+from ui.moments import korean_time, moment_label
 from ui.monitor.panel import MonitorPanel
 from ui.orderbook.trade_tape import TradeTape
+from ui.outage import Outage, OutageWatch
 from ui.quote_header import QuoteHeader
 from ui.screener.market_list import MarketList
 from ui.screener.market_table import market_name
-from ui.sentences import error_sentence, partial_sentence
+from ui.screener.search import named
+from ui.sentences import error_details, error_sentence, partial_sentence
 from ui.symbol_palette import SymbolPalette
 from ui.theme import Theme
+from ui.timeframe_bar import TimeframeBar
 from upbit_backbone.clock import Clock
-from upbit_backbone.errors import TransportError
-from upbit_backbone.models import Market, Timeframe, Trade
+from upbit_backbone.errors import TransportError, UnknownSymbolError
+from upbit_backbone.models import Gap, Market, Timeframe, Trade
 from upbit_backbone.protocol import PerformanceMetrics, SystemStatus
 from upbit_backbone.resources import resource_path
 
-TIMEFRAMES = (
-    Timeframe.M1,
-    Timeframe.M3,
-    Timeframe.M5,
-    Timeframe.M10,
-    Timeframe.M15,
-    Timeframe.M30,
-    Timeframe.H1,
-    Timeframe.H4,
-    Timeframe.D1,
-)
-_SIZE = (1440, 900)
-_LIST_WIDTH = 380
+SIZE = (1440, 900)
+"""Where the screen has room for it."""
+_FRAME_PX = 40
+"""Left of the screen's height for the title that a window manager puts on top."""
+_MONITOR_FROM_PX = 760
+"""On a lower screen the monitor is hidden at first: the chart needs the room."""
+_LIST_WIDTHS = ((1_200, 380), (900, 300), (0, 284))
+"""From which width of the window on the list on the right begins how wide."""
+_LEAST_LIST_WIDTH = 200
+_VIEW_MENU_BELOW = 900
+"""In a narrower window the switches of the docks and the language are in a menu."""
 _RIGHT_HEIGHTS = [600, 240]
 _QUOTE_LISTED = "KRW-"
 
@@ -82,6 +85,8 @@ class MainWindow(QMainWindow):
     painted = Signal()
     """The window is on the screen for the first time."""
     chartDrawn = Signal()
+    symbolUnknown = Signal(object)
+    """`UnknownSymbolError`: the market that is open is not listed, and means no other one."""
 
     def __init__(self, bridge: BackboneBridge, theme: Theme, clock: Clock) -> None:
         super().__init__()
@@ -89,11 +94,14 @@ class MainWindow(QMainWindow):
         self._markets: dict[str, Market] = {}
         self._symbol, self._timeframe = "", Timeframe.M1
         self._may_close = self._was_painted = False
+        self._unknown: UnknownSymbolError | None = None
+        self._outage: Outage | None = None
+        self._list_width = 0
         self._replayed: Replayed | None = None
         self.setWindowIcon(QIcon(str(resource_path("icons/upbit-backbone.svg"))))
-        self.resize(*_SIZE)
 
         self.banner = _banner(theme, self)
+        self.outage = MessageBar(theme, "error", self)
         self.messages = MessageBar(theme, "error", self)
         self.notices = MessageBar(theme, "notice", self)
         self.header = QuoteHeader(theme, clock, self)
@@ -101,7 +109,7 @@ class MainWindow(QMainWindow):
         rows = QVBoxLayout(top)
         rows.setContentsMargins(0, 0, 0, 0)
         rows.setSpacing(0)
-        for part in (self.banner, self.notices, self.messages, self.header):
+        for part in (self.banner, self.outage, self.notices, self.messages, self.header):
             rows.addWidget(part)
         self.setMenuWidget(top)
 
@@ -116,10 +124,7 @@ class MainWindow(QMainWindow):
         self.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, self._tape_dock)
         self.addDockWidget(Qt.DockWidgetArea.BottomDockWidgetArea, self._monitor_dock)
         self.setCorner(Qt.Corner.BottomRightCorner, Qt.DockWidgetArea.BottomDockWidgetArea)
-        self.market_list.setMinimumWidth(_LIST_WIDTH)
-        self.resizeDocks(
-            [self._market_dock, self._tape_dock], _RIGHT_HEIGHTS, Qt.Orientation.Vertical
-        )
+        self.market_list.setMinimumWidth(_LEAST_LIST_WIDTH)
 
         middle = QWidget(self)
         column = QVBoxLayout(middle)
@@ -129,8 +134,13 @@ class MainWindow(QMainWindow):
         column.addWidget(self.chart, 1)
         self.setCentralWidget(middle)
         self.palette_box = SymbolPalette(self)
+        self._outages = OutageWatch(clock, self)
         self._connect()
         self._retranslate()
+        self.resize(*SIZE)
+        self.resizeDocks(
+            [self._market_dock, self._tape_dock], _RIGHT_HEIGHTS, Qt.Orientation.Vertical
+        )
         self.chart.setFocus()
 
     @property
@@ -143,13 +153,18 @@ class MainWindow(QMainWindow):
         """The timeframe on the chart."""
         return self._timeframe
 
+    @property
+    def markets(self) -> dict[str, Market]:
+        """What is listed, by symbol; empty until that is known."""
+        return self._markets
+
     def open_chart(self, symbol: str, timeframe: Timeframe) -> None:
         """Show a series."""
         changed = symbol != self._symbol
         self._symbol, self._timeframe = symbol, timeframe
-        button = self._timeframes.get(timeframe)
-        if button is not None:
-            button.setChecked(True)
+        self._unknown = None
+        self.messages.withdraw("candles", "history", "stream")
+        self.timeframes.mark(timeframe)
         self.chart.open(symbol, self._chart_title(), timeframe)
         self._bridge.show_candles(symbol, timeframe)
         if changed:
@@ -186,15 +201,20 @@ class MainWindow(QMainWindow):
         """Remember size, docks and what is on the chart."""
         settings.setValue("geometry", self.saveGeometry())
         settings.setValue("docks", self.saveState())
-        settings.setValue("symbol", self._symbol)
         settings.setValue("timeframe", self._timeframe.value)
+        if self._symbol in self._markets:
+            # A symbol that nobody lists would spoil every start from now on.
+            settings.setValue("symbol", self._symbol)
 
     def restore_state(self, settings: QSettings) -> None:
-        """Take size and docks from the last time."""
-        for key, restore in (("geometry", self.restoreGeometry), ("docks", self.restoreState)):
-            value = settings.value(key)
-            if isinstance(value, QByteArray):
-                restore(value)
+        """Take size and docks from the last time; the first time, what the screen has room for."""
+        geometry, docks = settings.value("geometry"), settings.value("docks")
+        if isinstance(geometry, QByteArray):
+            self.restoreGeometry(geometry)
+        else:
+            self._fit_to(self.screen().availableGeometry().size())
+        if isinstance(docks, QByteArray) and self.restoreState(docks):
+            self._list_width = _list_width(self.width())
 
     # Events
 
@@ -211,9 +231,23 @@ class MainWindow(QMainWindow):
             self._was_painted = True
             self.painted.emit()
 
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        narrow = self.width() < _VIEW_MENU_BELOW
+        self._view_menu.setVisible(narrow)
+        for button in self._view_buttons:
+            button.setVisible(not narrow)
+        wanted = _list_width(self.width())
+        if wanted != self._list_width:
+            # Between these widths the list is as wide as the hand made it.
+            self._list_width = wanted
+            self.resizeDocks([self._market_dock], [wanted], Qt.Orientation.Horizontal)
+
     def keyPressEvent(self, event: QKeyEvent) -> None:
         text = event.text()
-        if text == "/":
+        if event.key() == Qt.Key.Key_Escape:
+            self.market_list.filter_box.clear()
+        elif text == "/":
             self._open_palette()
         elif text.isalpha():
             self._open_palette(text)
@@ -237,13 +271,15 @@ class MainWindow(QMainWindow):
         bridge.statusChanged.connect(self._take_status)
         bridge.metricsUpdated.connect(self._take_metrics)
         bridge.marketsReady.connect(self._take_markets)
-        bridge.requestAnswered.connect(self.monitor.set_answer)
+        bridge.requestAnswered.connect(self._take_answer)
         bridge.requestFailed.connect(self._take_failure)
         self.chart.historyWanted.connect(self._load_history)
         self.chart.drawn.connect(self.chartDrawn)
         self.header.paletteWanted.connect(lambda: self._open_palette())
         self.palette_box.chosen.connect(self._choose_symbol)
         self.market_list.chosen.connect(self._choose_symbol)
+        self.timeframes.chosen.connect(self._choose_timeframe)
+        self._outages.changed.connect(self._take_outage)
 
     def _dock(self, name: str, content: QWidget) -> QDockWidget:
         dock = QDockWidget(self)
@@ -259,28 +295,29 @@ class MainWindow(QMainWindow):
         row = QHBoxLayout()
         row.setContentsMargins(8, 2, 8, 2)
         row.setSpacing(1)
-        group = QButtonGroup(self)
-        self._timeframes: dict[Timeframe, QToolButton] = {}
-        for timeframe in TIMEFRAMES:
+        self.timeframes = TimeframeBar(self)
+        row.addWidget(self.timeframes, 1)
+        self._language_action = QAction(self)
+        self._language_action.triggered.connect(self._switch_language)
+        docks = (self._market_dock, self._tape_dock, self._monitor_dock)
+        actions = [*(dock.toggleViewAction() for dock in docks), self._language_action]
+        self._view_buttons: list[QToolButton] = []
+        for action in actions:
             button = QToolButton(self)
-            button.setCheckable(True)
-            button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-            button.clicked.connect(
-                lambda _=False, wanted=timeframe: self.open_chart(self._symbol, wanted)
-            )
-            group.addButton(button)
-            row.addWidget(button)
-            self._timeframes[timeframe] = button
-        row.addStretch(1)
-        for dock in (self._market_dock, self._tape_dock, self._monitor_dock):
-            button = QToolButton(self)
-            button.setDefaultAction(dock.toggleViewAction())
+            button.setDefaultAction(action)
             button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
             row.addWidget(button)
-        self._language_button = QToolButton(self)
-        self._language_button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        self._language_button.clicked.connect(self._switch_language)
-        row.addWidget(self._language_button)
+            self._view_buttons.append(button)
+        # Where there is little room the same is in a menu.
+        self._view_menu = QToolButton(self)
+        self._view_menu.setObjectName("more")
+        self._view_menu.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self._view_menu.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        menu = QMenu(self._view_menu)
+        menu.addActions(actions)
+        self._view_menu.setMenu(menu)
+        self._view_menu.hide()
+        row.addWidget(self._view_menu)
         return row
 
     def _retranslate(self) -> None:
@@ -289,9 +326,9 @@ class MainWindow(QMainWindow):
         self._tape_dock.setWindowTitle(self.tr("Trades"))
         self._monitor_dock.setWindowTitle(self.tr("Monitor"))
         # The language to switch to, written in itself.
-        self._language_button.setText("English" if is_korean() else "한국어")
-        for timeframe, button in self._timeframes.items():
-            button.setText(self._timeframe_name(timeframe))
+        self._language_action.setText("English" if is_korean() else "한국어")
+        self._view_menu.setText(self.tr("View ▾"))
+        self._take_outage(self._outage)
         self.header.open(self._symbol, self._markets.get(self._symbol))
         self.chart.set_title(self._chart_title())
         self._show_title()
@@ -309,19 +346,10 @@ class MainWindow(QMainWindow):
     def _switch_language(self) -> None:
         self.languageWanted.emit("en" if is_korean() else "ko")
 
-    def _timeframe_name(self, timeframe: Timeframe) -> str:
-        text = timeframe.value
-        unit = {
-            "m": self.tr("{0}m", "minutes"),
-            "h": self.tr("{0}h", "hours"),
-            "d": self.tr("{0}D", "days"),
-        }[text[-1]]
-        return unit.format(text[:-1])
-
     def _chart_title(self) -> str:
         market = self._markets.get(self._symbol)
         name = "" if market is None else f"{market_name(market)} "
-        return f"{name}{self._symbol} · {self._timeframe_name(self._timeframe)}"
+        return f"{name}{self._symbol} · {self.timeframes.name(self._timeframe)}"
 
     def _show_title(self) -> None:
         self.setWindowTitle(f"{self._chart_title()} — Upbit Backbone")
@@ -331,14 +359,45 @@ class MainWindow(QMainWindow):
     def _take_candles(self, update: CandleUpdate) -> None:
         self.chart.apply(update)
 
-    def _take_trades(self, trades: tuple[Trade, ...]) -> None:
+    def _take_trades(self, trades: tuple[Trade | Gap, ...]) -> None:
         self.tape.model.add(tuple(t for t in trades if t.symbol == self._symbol))
 
     def _take_status(self, status: SystemStatus) -> None:
         self.set_simulated(status.simulated or self.banner.isVisibleTo(self))
         self.chart.set_origin(simulated=status.simulated, stale=status.connection != "live")
         self.header.set_status(status)
+        self._outages.set_status(status)
         self.monitor.set_status(status)
+
+    def _take_outage(self, outage: Outage | None) -> None:
+        """State a break that lasts; it is withdrawn when prices are live again."""
+        self._outage = outage
+        self.header.set_outage(outage)
+        if outage is None or not outage.was_live:
+            # From the start on without the exchange: chart and list say what that means.
+            self.outage.hide()
+            return
+        if outage.offline:
+            text = self.tr(
+                "Offline: the exchange has not been reached since {0}. Prices are of that time;"
+                " it is tried again all the time."
+            )
+        else:
+            text = self.tr(
+                "The live connection was lost at {0}: prices may be old. Connecting again…"
+            )
+        moment = f"{korean_time(outage.since_ms):%H:%M:%S}"
+        self.outage.show_message(text.format(moment), outage.reason)
+
+    def _take_answer(self, answer: RequestAnswer) -> None:
+        self.monitor.set_answer(answer)
+        if not answer.complete:
+            return
+        # What was complained of has been loaded since.
+        if answer.occasion == "candles":
+            self.messages.withdraw("candles", "history")
+        else:
+            self.messages.withdraw(answer.occasion)
 
     def _take_metrics(self, metrics: PerformanceMetrics) -> None:
         self.monitor.set_metrics(metrics, self.chart.frame_p95_ms())
@@ -354,6 +413,9 @@ class MainWindow(QMainWindow):
         self.chart.set_title(self._chart_title())
         self._show_title()
         self._watch_tickers()
+        self.messages.withdraw("markets")
+        if self._symbol not in self._markets:
+            self._leave_unknown_symbol()
 
     def _take_failure(self, failure: RequestFailure) -> None:
         if failure.request_id is not None:
@@ -361,10 +423,26 @@ class MainWindow(QMainWindow):
         if failure.occasion == "stream" and isinstance(failure.error, TransportError):
             # The connection has its light, and the candles say what is missing of them.
             return
-        if failure.error is not None:
-            self.messages.show_message(error_sentence(failure.error))
+        error = failure.error
+        if error is None:
+            text, details = partial_sentence(failure.symbol), failure.reason
         else:
-            self.messages.show_message(partial_sentence(failure.symbol, failure.reason))
+            text, details = error_sentence(error), error_details(error)
+        if isinstance(error, UnknownSymbolError):
+            if failure.symbol != self._symbol:
+                return  # it was left since
+            self._unknown = error
+        self.messages.show_message(text, details, about=failure.occasion)
+        if self._unknown is not None and self._markets:
+            self._leave_unknown_symbol()
+
+    def _leave_unknown_symbol(self) -> None:
+        """The market that is open is not listed: open the one that is meant, or ask what to do."""
+        market = named(self._markets.values(), self._symbol)
+        if market is not None:
+            self.open_chart(market.symbol, self._timeframe)
+        elif self._unknown is not None:
+            self.symbolUnknown.emit(self._unknown)
 
     # What the user wants
 
@@ -378,15 +456,28 @@ class MainWindow(QMainWindow):
             self.open_chart(symbol, self._timeframe)
         self.chart.setFocus()
 
+    def _choose_timeframe(self, timeframe: Timeframe) -> None:
+        self.open_chart(self._symbol, timeframe)
+
     def _load_history(self, wish: HistoryWish) -> None:
         self.chart.expect_history(
             self._bridge.load_older(wish.symbol, wish.timeframe, wish.before_ms, wish.count)
         )
 
+    def _fit_to(self, room: QSize) -> None:
+        self.resize(min(SIZE[0], room.width()), min(SIZE[1], room.height() - _FRAME_PX))
+        if room.height() < _MONITOR_FROM_PX:
+            self._monitor_dock.hide()
+
     def _open_palette(self, text: str = "") -> None:
         # Over the chart, below the button it belongs to.
         corner = self.header.mapTo(self, self.header.rect().bottomLeft())
         self.palette_box.open_at(corner.x() + 10, corner.y() + 2, text)
+
+
+def _list_width(window_width: int) -> int:
+    """How wide the market list begins in a window of this width."""
+    return next(width for least, width in _LIST_WIDTHS if window_width >= least)
 
 
 def _sideways(content: QWidget) -> QScrollArea:

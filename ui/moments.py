@@ -25,7 +25,12 @@ def date_label(ms: int) -> str:
 
 
 def moment_label(ms: int, timeframe: Timeframe) -> str:
-    """What names a candle: the date, and from hours down the time."""
+    """What names a candle: its year, month or date, and from hours down the time.
+
+    A week has the date of its Monday. Days and longer periods begin at 09:00.
+    """
+    if timeframe in (Timeframe.Y1, Timeframe.MO1):
+        return f"{korean_time(ms):{'%Y' if timeframe is Timeframe.Y1 else '%Y-%m'}}"
     if timeframe.typical_ms >= Timeframe.D1.typical_ms:
         return date_label(ms)
     pattern = "%H:%M" if timeframe is not Timeframe.S1 else "%H:%M:%S"

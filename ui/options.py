@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from PySide6.QtGui import QImageWriter
 
 from ui.language import Language
 from upbit_backbone.config import ENVIRONMENT_PREFIX, BackboneConfig
@@ -15,6 +18,8 @@ from upbit_backbone.models import Timeframe
 from upbit_backbone.recorder.opening import open_recording
 from upbit_backbone.recorder.records import Recording
 from upbit_backbone.recorder.replay import check_speed
+
+DEFAULT_AFTER_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +41,9 @@ class DesktopOptions:
     """What to show instead of an exchange."""
     symbol: str | None = None
     timeframe: Timeframe | None = None
-    language: Language = "ko"
+    language: Language | None = None
     screenshot: Path | None = None
-    after_s: float = 5.0
+    after_s: float = DEFAULT_AFTER_S
     """When the screenshot is taken, counted from the moment the window is shown."""
 
 
@@ -74,12 +79,7 @@ def read_options(flags: argparse.Namespace) -> DesktopOptions:
     if replay is not None:
         automatic = False
         given |= {"exchange": "upbit", "rest_url": None, "ws_url": None}
-    if flags.after < 0:
-        raise InvalidRequestError(f"--after must be 0 seconds or more, was {flags.after:g}")
-    if flags.screenshot is not None and not flags.screenshot.absolute().parent.is_dir():
-        raise InvalidRequestError(
-            f"--screenshot must lie in a folder that exists, was {str(flags.screenshot)!r}"
-        )
+    _check_screenshot(flags)
     return DesktopOptions(
         config=replace(config, **given),
         automatic=automatic,
@@ -88,8 +88,30 @@ def read_options(flags: argparse.Namespace) -> DesktopOptions:
         timeframe=None if flags.timeframe is None else Timeframe.parse(flags.timeframe),
         language=flags.language,
         screenshot=flags.screenshot,
-        after_s=flags.after,
+        after_s=DEFAULT_AFTER_S if flags.after is None else flags.after,
     )
+
+
+def _check_screenshot(flags: argparse.Namespace) -> None:
+    if flags.after is not None:
+        if not 0 <= flags.after < math.inf:
+            raise InvalidRequestError(f"--after must be 0 seconds or more, was {flags.after:g}")
+        if flags.screenshot is None:
+            raise InvalidRequestError(
+                "--after is when a screenshot is taken: give --screenshot FILE beside it"
+            )
+    if flags.screenshot is None:
+        return
+    if not flags.screenshot.absolute().parent.is_dir():
+        raise InvalidRequestError(
+            f"--screenshot must lie in a folder that exists, was {str(flags.screenshot)!r}"
+        )
+    formats = [bytes(name.data()).decode() for name in QImageWriter.supportedImageFormats()]
+    if flags.screenshot.suffix.removeprefix(".").lower() not in formats:
+        raise InvalidRequestError(
+            f"--screenshot must end in one of {', '.join(f'.{name}' for name in formats)},"
+            f" was {flags.screenshot.name!r}"
+        )
 
 
 def _read_replay(flags: argparse.Namespace) -> Replay | None:

@@ -109,6 +109,13 @@ def run_preflight(*, want_window: bool = True) -> None:
         print(notice, file=sys.stderr)
 
 
+def ready_line() -> str:
+    """What is said when nothing is missing."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    versions = f"Python {python}, PySide6 {_installed_pyside() or '?'}"
+    return f"필요한 것이 모두 있습니다. · Everything needed is there. ({versions})"
+
+
 def choose_platform(
     environ: MutableMapping[str, str],
     *,

@@ -8,6 +8,8 @@ from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QToolButton, QWi
 
 from ui import numerals
 from ui.language import is_korean
+from ui.moments import korean_time
+from ui.outage import Outage
 from ui.screener.market_table import market_name
 from ui.theme import ARROWS, Theme
 from upbit_backbone.clock import Clock, epoch_ms
@@ -16,6 +18,8 @@ from upbit_backbone.price import format_price
 from upbit_backbone.protocol import SystemStatus
 
 _AGE_EVERY_MS = 500
+_QUOTE_UNDERSTOOD = "KRW"
+"""Amounts in won are written without their unit."""
 _SPACING = 18
 _NOTHING = "–"
 
@@ -34,6 +38,7 @@ class QuoteHeader(QWidget):
         self._ticker: Ticker | None = None
         self._orderbook: Orderbook | None = None
         self._status: SystemStatus | None = None
+        self._outage: Outage | None = None
 
         self.symbol_button = QToolButton(self)
         self.symbol_button.setObjectName("symbol")
@@ -46,6 +51,8 @@ class QuoteHeader(QWidget):
         _scale(self.change, 1.2, bold=False)
         self.badge = QLabel(self)
         self.badge.setTextFormat(Qt.TextFormat.RichText)
+        self.detail = QLabel(self)
+        _ink(self.detail, theme.dim)
 
         self._names: list[QLabel] = []
         self._figures: list[QLabel] = []
@@ -58,6 +65,7 @@ class QuoteHeader(QWidget):
             layout.addWidget(part)
         layout.addStretch(1)
         layout.addWidget(self.badge)
+        layout.addWidget(self.detail)
 
         self._age = QTimer(self, interval=_AGE_EVERY_MS)
         self._age.timeout.connect(self._show_badge)
@@ -90,8 +98,13 @@ class QuoteHeader(QWidget):
         self._status = status
         self._show_badge()
 
+    def set_outage(self, outage: Outage | None) -> None:
+        """Say whether the figures are of the past, and since when."""
+        self._outage = outage
+        self._show_all()
+
     def minimumSizeHint(self) -> QSize:
-        """Without the pairs of figures, which go where there is no room for them."""
+        """With code, price, change and light alone; the rest goes where it has no room."""
         hint = super().minimumSizeHint()
         hint.setWidth(self._least_width())
         return hint
@@ -109,8 +122,8 @@ class QuoteHeader(QWidget):
         for label, text in zip(
             self._names,
             (
-                self.tr("High"),
-                self.tr("Low"),
+                self.tr("High (today)"),
+                self.tr("Low (today)"),
                 self.tr("Ask"),
                 self.tr("Bid"),
                 self.tr("Value (24 h)"),
@@ -119,20 +132,24 @@ class QuoteHeader(QWidget):
             strict=True,
         ):
             label.setText(text)
-        self.badge.setMinimumWidth(0)
+        since = self.tr("Since 09:00 Korean time today")
+        for label in (*self._names[:2], *self._figures[:2]):
+            label.setToolTip(since)
+        self.detail.setMinimumWidth(0)
         self.symbol_button.setToolTip(self.tr("Choose a market (/ or any letter)"))
         self.change.setToolTip(self.tr("Against the last price before 09:00 Korean time today"))
         self._show_all()
 
     def _show_all(self) -> None:
-        name = "" if self._market is None else f"{market_name(self._market)}  "
-        self.symbol_button.setText(f"{name}{self._symbol}  ▾")
         ticker = self._ticker
         if ticker is None:
             self.price.setText(_NOTHING)
             self.change.setText("")
         else:
-            colour = self._theme.by_change[ticker.change].name()
+            # A price of the past has no colour: it shall not look like the market's.
+            colour = self._theme.dim
+            if self._outage is None:
+                colour = self._theme.by_change[ticker.change].name()
             self.price.setText(format_price(ticker.symbol, ticker.price))
             moved = numerals.price_move(ticker.symbol, ticker.price, ticker.change_price)
             arrow = ARROWS[ticker.change]
@@ -148,6 +165,9 @@ class QuoteHeader(QWidget):
         if ticker is not None:
             high, low = format_price(symbol, ticker.high), format_price(symbol, ticker.low)
             value = numerals.amount(ticker.value_24h, korean=is_korean())
+            quote = symbol.partition("-")[0]
+            if quote != _QUOTE_UNDERSTOOD:
+                value = f"{value} {quote}"
             volume = numerals.volume(ticker.volume_24h)
         if book is not None and book.asks and book.bids:
             ask = format_price(symbol, book.asks[0].price)
@@ -157,8 +177,8 @@ class QuoteHeader(QWidget):
         self._fit()
 
     def _show_badge(self) -> None:
-        """Whether the price is live, where it came from, and how long ago."""
-        status, ticker = self._status, self._ticker
+        """Whether the price is live, and how long ago the last trade was."""
+        status = self._status
         if status is None:
             colour, word = self._theme.starting, self.tr("Starting")
         elif status.connection == "live":
@@ -167,20 +187,51 @@ class QuoteHeader(QWidget):
             colour, word = self._theme.degraded, self.tr("Connecting")
         else:
             colour, word = self._theme.down, self.tr("Offline")
-        parts = [f"<span style='color:{colour}'>●</span> {word}"]
-        if ticker is not None:
-            age_s = max(0.0, (self._clock.now_ms() - epoch_ms(ticker.received_time)) / 1_000)
+        self.badge.setText(f"<span style='color:{colour}'>●</span> {word}")
+        self.badge.setToolTip("" if status is None else status.reason)
+        self._show_detail()
+        self._fit()
+
+    def _show_detail(self) -> None:
+        ticker, outage = self._ticker, self._outage
+        if outage is not None:
+            lost = f"{korean_time(outage.since_ms):%H:%M:%S}"
+            if outage.was_live:
+                text = self.tr("cut off since {0}").format(lost)
+            else:
+                text = self.tr("not reached since {0}").format(lost)
+            tip = ""
+        elif ticker is None:
+            text = tip = ""
+        else:
+            offset_ms = 0 if self._status is None else self._status.exchange_offset_ms
+            trade_ms = epoch_ms(ticker.trade_time) - offset_ms
+            text = self.tr("last trade {0}").format(self._ago(trade_ms))
             source = {
                 "websocket": "WebSocket",
                 "rest": "REST",
                 "cache": self.tr("memory"),
                 "storage": self.tr("disk"),
             }[ticker.source]
-            ago = self.tr("{0} s ago").format(f"{age_s:.0f}" if age_s >= 10 else f"{age_s:.1f}")
-            parts.append(f"<span style='color:{self._theme.dim}'>{source} · {ago}</span>")
-        self.badge.setText("&nbsp;&nbsp;".join(parts))
+            received = self._ago(epoch_ms(ticker.received_time))
+            tip = self.tr("By {0}, received {1}. Without a trade nothing is sent.").format(
+                source, received
+            )
+        self.detail.setText(text)
+        self.detail.setToolTip(tip)
         # Never narrower again, or the figures beside it would come and go with the age.
-        self.badge.setMinimumWidth(max(self.badge.minimumWidth(), self.badge.sizeHint().width()))
+        wide = max(self.detail.minimumWidth(), self.detail.sizeHint().width())
+        self.detail.setMinimumWidth(wide)
+
+    def _ago(self, at_ms: int) -> str:
+        age_s = max(0.0, (self._clock.now_ms() - at_ms) / 1_000)
+        if age_s < 10:
+            return self.tr("{0} s ago").format(f"{age_s:.1f}")
+        if age_s < 60:
+            return self.tr("{0} s ago").format(int(age_s))
+        if age_s < 3_600:
+            return self.tr("{0} min ago").format(int(age_s / 60))
+        return self.tr("{0} h ago").format(int(age_s / 3_600))
 
     def _pair(self, widest: str) -> QWidget:
         """Two figures above each other, with their names."""
@@ -201,20 +252,37 @@ class QuoteHeader(QWidget):
         return pair
 
     def _least_width(self) -> int:
-        margins = self.contentsMargins()
+        """Of what is always there: code, price, change and light."""
         layout = self.layout()
-        if layout is not None:
-            margins = layout.contentsMargins()
-        always = (self.symbol_button, self.price, self.change, self.badge)
-        widths = sum(part.sizeHint().width() for part in always[:3]) + self.badge.minimumWidth()
-        return widths + len(always) * _SPACING + margins.left() + margins.right()
+        margins = self.contentsMargins() if layout is None else layout.contentsMargins()
+        parts = (self.price, self.change, self.badge)
+        widths = sum(part.sizeHint().width() for part in parts) + self._button_width(self._code())
+        # The layout's stretch has a spacing, too.
+        return widths + (len(parts) + 1) * _SPACING + margins.left() + margins.right()
+
+    def _code(self) -> str:
+        return f"{self._symbol}  ▾"
+
+    def _button_width(self, text: str) -> int:
+        button = self.symbol_button
+        metrics = button.fontMetrics()
+        around = button.sizeHint().width() - metrics.horizontalAdvance(button.text())
+        return metrics.horizontalAdvance(text) + around
 
     def _fit(self) -> None:
-        """Show as many pairs, from the left, as have room whole."""
+        """Show what has room whole: first the name, then the last trade, then figures."""
         room = self.width() - self._least_width()
-        for pair in self.pairs:
-            room -= pair.sizeHint().width() + _SPACING
-            pair.setVisible(room >= 0)
+        text = self._code()
+        if self._market is not None:
+            named = f"{market_name(self._market)}  {text}"
+            more = self._button_width(named) - self._button_width(text)
+            if more <= room:
+                text, room = named, room - more
+        self.symbol_button.setText(text)
+        for part in (self.detail, *self.pairs):
+            wide = part.minimumWidth() if part is self.detail else part.sizeHint().width()
+            room -= wide + _SPACING
+            part.setVisible(room >= 0)
 
 
 def _scale(widget: QWidget, factor: float, *, bold: bool) -> None:

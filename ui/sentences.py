@@ -1,7 +1,7 @@
 """What went wrong, in one sentence of the user's language.
 
 The service says it in English for programs and logs; the window says what it means and
-what to do, and adds the service's words where they tell more.
+what to do, and keeps the service's words for whoever asks for details.
 """
 
 from __future__ import annotations
@@ -34,21 +34,27 @@ def error_sentence(error: BackboneError) -> str:
             return sentence.format(error.symbol, ", ".join(error.suggestions))
         sentence = translate("Sentences", "There is no market {0}. Choose one from the list.")
         return sentence.format(error.symbol)
-    return f"{_meaning(error)} ({error})."
+    return f"{_meaning(error)}."
 
 
-def partial_sentence(symbol: str, reason: str) -> str:
+def error_details(error: BaseException) -> str:
+    """What the service said, where that is more than the sentence tells."""
+    if isinstance(error, UnknownSymbolError):
+        return ""
+    return str(error) if isinstance(error, BackboneError) else f"{type(error).__name__}: {error}"
+
+
+def partial_sentence(symbol: str) -> str:
     """Part of what was asked for is missing."""
-    lead = translate(
-        "Sentences", "Only stored candles of {0} are shown; the rest could not be loaded"
-    ).format(symbol)
-    return f"{lead} ({reason})." if reason else f"{lead}."
+    sentence = translate(
+        "Sentences", "Only stored candles of {0} are shown; the rest could not be loaded."
+    )
+    return sentence.format(symbol)
 
 
-def unexpected_sentence(error: BaseException) -> str:
+def unexpected_sentence() -> str:
     """Our own mistake; the log has the rest."""
-    lead = translate("Sentences", "Something unexpected happened; the log says more")
-    return f"{lead} ({type(error).__name__}: {error})."
+    return translate("Sentences", "Something unexpected happened; the log says more.")
 
 
 def _meaning(error: BackboneError) -> str:

@@ -13,7 +13,15 @@ from PySide6.QtCore import (
     Signal,
 )
 from PySide6.QtGui import QKeyEvent
-from PySide6.QtWidgets import QAbstractItemView, QFrame, QLineEdit, QListView, QVBoxLayout, QWidget
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QFrame,
+    QLabel,
+    QLineEdit,
+    QListView,
+    QVBoxLayout,
+    QWidget,
+)
 
 from ui.qt_models import NOWHERE, Index
 from ui.screener.market_table import market_name
@@ -62,6 +70,7 @@ class SymbolPalette(QFrame):
     def __init__(self, parent: QWidget) -> None:
         super().__init__(parent)
         self.setAutoFillBackground(True)
+        self._window = parent
         self._markets: tuple[Market, ...] = ()
         self._model = _Found(self)
         self.box = QLineEdit(self)
@@ -76,7 +85,12 @@ class SymbolPalette(QFrame):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(8, 8, 8, 8)
         layout.addWidget(self.box)
-        layout.addWidget(self._list)
+        self.note = QLabel(self)
+        self.note.setWordWrap(True)
+        self.note.setMargin(6)
+        self.note.hide()
+        layout.addWidget(self.note)
+        layout.addWidget(self._list, 1)
         self._retranslate()
         self.hide()
 
@@ -87,7 +101,9 @@ class SymbolPalette(QFrame):
 
     def open_at(self, left: int, top: int, text: str = "") -> None:
         """Open with `text` typed already, the upper left corner at a point of the parent."""
-        self.setGeometry(left, top, *_SIZE)
+        room = self._window.rect()
+        width, height = min(_SIZE[0], room.width()), min(_SIZE[1], room.height() - top)
+        self.setGeometry(min(left, room.width() - width), top, width, height)
         self.box.setText(text)
         self._search(text)
         self.show()
@@ -109,6 +125,7 @@ class SymbolPalette(QFrame):
 
     def _retranslate(self) -> None:
         self.box.setPlaceholderText(self.tr("Name, code or initials, e.g. btc or ㅂㅌㅋ"))
+        self._show_note()
 
     def _key(self, event: QKeyEvent) -> bool:
         row = self._list.currentIndex().row()
@@ -133,6 +150,16 @@ class SymbolPalette(QFrame):
     def _search(self, text: str) -> None:
         self._model.show_markets(find(self._markets, text)[:_MOST_SHOWN])
         self._select(0)
+        self._show_note()
+
+    def _show_note(self) -> None:
+        """Why nothing is listed."""
+        self.note.setVisible(not self._model.markets)
+        typed = self.box.text().strip()
+        if not self._markets:
+            self.note.setText(self.tr("The list of markets is not there yet"))
+        else:
+            self.note.setText(self.tr("No market fits “{0}”").format(typed))
 
     def _choose(self, index: QModelIndex) -> None:
         if index.isValid():

@@ -173,6 +173,12 @@ def _style_sheet(theme: Theme) -> str:
     QToolButton {{ background: transparent; color: {theme.dim}; border: none;
         border-radius: 4px; padding: 4px 9px; }}
     QToolButton#symbol {{ color: {theme.text}; }}
+    QToolButton#more::menu-indicator {{ image: none; width: 0; }}
+    QMenu {{ background: {theme.raised}; border: 1px solid {theme.line}; padding: 4px; }}
+    QMenu::item {{ padding: 5px 22px; border-radius: 4px; }}
+    QMenu::item:selected {{ background: {theme.selection}; }}
+    QToolButton#latest {{ background: {theme.tag}; color: {theme.text}; }}
+    QToolButton#latest:hover {{ background: {theme.selection}; }}
     QToolButton:hover {{ background: {theme.raised}; color: {theme.text}; }}
     QToolButton:checked {{ background: {theme.selection}; color: {theme.text}; }}
     QScrollBar:horizontal {{ background: {theme.panel}; height: 9px; margin: 0; }}

@@ -1,14 +1,14 @@
 """Settings: all have a default, each can be given in the environment.
 
 ``UPBIT_BACKBONE_<FIELD>`` overrides a field, e.g. ``UPBIT_BACKBONE_DATA_DIR``. Flags of a
-program override the environment (`dataclasses.replace`).
+program override the environment.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,10 @@ from upbit_backbone.errors import InvalidRequestError
 
 ENVIRONMENT_PREFIX = "UPBIT_BACKBONE_"
 Exchange = Literal["upbit", "simulator"]
+WHICH_EXCHANGE = ("exchange", "rest_url", "ws_url", "replay")
+"""The settings that together name one exchange."""
 _REPLAY_NAME = re.compile(r"replay-[0-9a-f]{8}")
+_PATHS = {"rest_url": "/v1", "ws_url": "/websocket/v1"}
 
 
 def default_data_dir() -> Path:
@@ -51,62 +54,36 @@ class BackboneConfig:
     """A quarter of it bounds the candles held in memory."""
 
     def __post_init__(self) -> None:
-        if self.exchange not in ("upbit", "simulator"):
-            raise InvalidRequestError(
-                f"exchange must be 'upbit' or 'simulator', was {self.exchange!r}"
-            )
-        if (self.rest_url is None) != (self.ws_url is None):
-            raise InvalidRequestError(
-                "rest_url and ws_url belong together: give both or neither,"
-                f" were {self.rest_url!r} and {self.ws_url!r}"
-            )
-        for name, url, schemes in (
-            ("rest_url", self.rest_url, ("http", "https")),
-            ("ws_url", self.ws_url, ("ws", "wss")),
-        ):
-            if url is not None and not _is_url(url, schemes):
-                raise InvalidRequestError(
-                    f"{name} must be an address such as '{schemes[0]}://127.0.0.1:8080/…',"
-                    f" was {url!r}"
-                )
-        if self.exchange == "simulator" and self.rest_url is not None:
-            raise InvalidRequestError(
-                "exchange='simulator' starts an exchange in this process and takes no address:"
-                " leave rest_url out, or leave exchange out to reach that address"
-            )
-        if self.replay is not None:
-            if not _REPLAY_NAME.fullmatch(self.replay):
-                raise InvalidRequestError(
-                    "replay must be a name such as 'replay-0123abcd' (a replay prints it),"
-                    f" was {self.replay!r}"
-                )
-            if self.rest_url is None:
-                raise InvalidRequestError(
-                    f"replay={self.replay!r} names what is served at other addresses:"
-                    " give rest_url and ws_url beside it"
-                )
-        for name, low, high in (
-            ("critical_reserve", 0, 9),
-            ("max_concurrent_requests", 1, 10_000),
-            ("memory_limit_mb", 16, 1 << 20),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise InvalidRequestError(f"{name} must be {low}..{high}, was {value}")
+        _check({entry.name: getattr(self, entry.name) for entry in fields(self)}, _own_name)
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] | None = None) -> BackboneConfig:
-        """The defaults, overridden by the environment.
+    def from_environment(
+        cls,
+        environment: Mapping[str, str] | None = None,
+        *,
+        flags: Mapping[str, Any] | None = None,
+    ) -> BackboneConfig:
+        """The defaults, overridden by the environment, and that by the flags of a program.
+
+        Which exchange is meant (`exchange`, `rest_url`, `ws_url`, `replay`) is one question:
+        a flag that answers it sets aside all that the environment says of it.
+
+        Args:
+            environment: By default the process's own.
+            flags: By the name of the field, what was given on a command line.
 
         Raises:
-            InvalidRequestError: a value that cannot be read; the message names the variable.
+            InvalidRequestError: a value that cannot be read or makes no sense; the message
+                names the variable or the flag.
         """
         environment = os.environ if environment is None else environment
+        flags = {} if flags is None else flags
         given: dict[str, Any] = {}
         for entry in fields(cls):
-            variable = ENVIRONMENT_PREFIX + entry.name.upper()
-            text = environment.get(variable)
+            text = environment.get(_variable(entry.name))
             if text is None or text == "":
+                continue
+            if entry.name in WHICH_EXCHANGE and not flags.keys().isdisjoint(WHICH_EXCHANGE):
                 continue
             if entry.name == "data_dir":
                 given[entry.name] = Path(text).expanduser()
@@ -115,11 +92,21 @@ class BackboneConfig:
                     given[entry.name] = int(text)
                 except ValueError:
                     raise InvalidRequestError(
-                        f"{variable} must be a whole number, was {text!r}"
+                        f"{_variable(entry.name)} must be a whole number, was {text!r}"
                     ) from None
             else:
                 given[entry.name] = text
-        return cls(**given)
+
+        def told(name: str) -> str:
+            """How the person named the setting; what was not given, as they name others."""
+            if name in flags or (name not in given and flags):
+                return "--" + name.replace("_", "-")
+            return _variable(name)
+
+        values = {entry.name: entry.default for entry in fields(cls)}
+        values["data_dir"] = default_data_dir()
+        _check(values | given | dict(flags), told)
+        return cls(**given | dict(flags))
 
     @property
     def identity(self) -> str:
@@ -136,7 +123,84 @@ class BackboneConfig:
         return re.sub(r"[^0-9a-z.-]", "_", f"{address.hostname}_{port}".lower())
 
 
-def _is_url(text: str, schemes: tuple[str, ...]) -> bool:
+def _variable(name: str) -> str:
+    return ENVIRONMENT_PREFIX + name.upper()
+
+
+def _own_name(name: str) -> str:
+    return name
+
+
+def _check(given: Mapping[str, Any], told: Callable[[str], str]) -> None:
+    """Refuse settings that make no sense, alone or together.
+
+    Args:
+        given: The values of all fields.
+        told: How a sentence names a field.
+    """
+    exchange, rest_url, ws_url = given["exchange"], given["rest_url"], given["ws_url"]
+    if exchange not in ("upbit", "simulator"):
+        raise InvalidRequestError(
+            f"{told('exchange')} must be 'upbit' or 'simulator', was {exchange!r}"
+        )
+    if (rest_url is None) != (ws_url is None):
+        raise InvalidRequestError(
+            f"{told('rest_url')} and {told('ws_url')} belong together: give both or neither,"
+            f" were {rest_url!r} and {ws_url!r}"
+        )
+    for name, schemes in (("rest_url", ("http", "https")), ("ws_url", ("ws", "wss"))):
+        if given[name] is not None and not _is_url(given[name], schemes):
+            raise InvalidRequestError(
+                f"{told(name)} must be an address such as"
+                f" '{schemes[0]}://127.0.0.1:8080{_PATHS[name]}', was {given[name]!r}"
+            )
+    if rest_url is not None and not rest_url.endswith(_PATHS["rest_url"]):
+        raise InvalidRequestError(
+            f"{told('rest_url')} must end in {_PATHS['rest_url']}, as in"
+            f" 'http://127.0.0.1:8080/v1', was {rest_url!r}"
+        )
+    if exchange == "simulator" and rest_url is not None:
+        raise InvalidRequestError(
+            f"{told('exchange')} was 'simulator', which starts an exchange in this process and"
+            f" takes no address: leave {told('rest_url')} and {told('ws_url')} out, or"
+            f" {told('exchange')} to reach that address"
+        )
+    _check_replay(given["replay"], rest_url, told)
+    if not isinstance(given["data_dir"], Path):
+        raise InvalidRequestError(
+            f"{told('data_dir')} must be a path such as Path('data'), was {given['data_dir']!r}"
+        )
+    for name, bounds in (
+        ("simulator_seed", None),
+        ("critical_reserve", (0, 9)),
+        ("max_concurrent_requests", (1, 10_000)),
+        ("memory_limit_mb", (16, 1 << 20)),
+    ):
+        value = given[name]
+        if type(value) is not int:
+            raise InvalidRequestError(f"{told(name)} must be a whole number, was {value!r}")
+        if bounds is not None and not bounds[0] <= value <= bounds[1]:
+            raise InvalidRequestError(f"{told(name)} must be {bounds[0]}..{bounds[1]}, was {value}")
+
+
+def _check_replay(replay: Any, rest_url: str | None, told: Callable[[str], str]) -> None:
+    if replay is None:
+        return
+    if not isinstance(replay, str) or not _REPLAY_NAME.fullmatch(replay):
+        raise InvalidRequestError(
+            f"{told('replay')} must be a name such as 'replay-0123abcd' (which a replay sends as"
+            f" X-Simulated-Exchange), was {replay!r}"
+        )
+    if rest_url is None:
+        raise InvalidRequestError(
+            f"{told('replay')}={replay!r} names what is served at other addresses:"
+            f" give {told('rest_url')} and {told('ws_url')} beside it"
+        )
+
+
+def _is_url(text: Any, schemes: tuple[str, ...]) -> bool:
+    if not isinstance(text, str):
+        return False
     try:
         parts = urlsplit(text)
         return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0

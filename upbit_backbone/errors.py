@@ -92,9 +92,15 @@ class RateLimitedError(BackboneError):
     """
 
     def __init__(
-        self, message: str, *, blocked: bool = False, retry_after_s: float | None = None
+        self,
+        message: str,
+        *,
+        blocked: bool = False,
+        retry_after_s: float | None = None,
+        partial: Any = None,
+        missing: tuple[Span, ...] = (),
     ) -> None:
-        super().__init__(message, retry_after_s=retry_after_s)
+        super().__init__(message, retry_after_s=retry_after_s, partial=partial, missing=missing)
         self.blocked = blocked
 
 

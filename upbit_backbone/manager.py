@@ -182,13 +182,13 @@ class BackboneManager:
         return True
 
     @staticmethod
-    def has_stored_data(config: BackboneConfig) -> bool:
+    async def has_stored_data(config: BackboneConfig) -> bool:
         """Whether the configured exchange's folder holds a candle, so that there is what to show.
 
         A database without one, as a start that never reached the exchange leaves it, does not
         count, and neither does a damaged one.
         """
-        return holds_candles(config.data_dir / config.identity)
+        return await holds_candles(config.data_dir / config.identity)
 
     async def _start(self) -> None:
         config = self._config

@@ -470,6 +470,15 @@ class CandleSeries(Sequence[Candle]):
         high = len(self) if end_ms is None else int(np.searchsorted(self.time, end_ms))
         return self if (low, high) == (0, len(self)) else self[low:high]
 
+    def labelled(self, source: Source) -> CandleSeries:
+        """The same candles under another source; copies nothing."""
+        if source == self.source:
+            return self
+        columns = [getattr(self, name) for name in self.COLUMNS]
+        return CandleSeries(
+            self.symbol, self.timeframe, columns, source=source, simulated=self.simulated
+        )
+
     def to_dicts(self) -> list[dict[str, Any]]:
         """One dict a candle, keys as the fields of `Candle`."""
         return [msgspec.structs.asdict(candle) for candle in self]

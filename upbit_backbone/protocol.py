@@ -112,10 +112,14 @@ class BackboneMetadata(msgspec.Struct, frozen=True):
     split_info: str | None = None
     """How a large request was split, e.g. ``"5 pages in 1 round"``; None when it was not."""
     source: Source | None = None
+    """The farthest place that had a part of it: memory (``"cache"``), the file (``"storage"``)
+    or the exchange (``"rest"``); a `CandleSeries` says the same of itself."""
     age_s: float | None = None
-    """Seconds since the value was last known to be current."""
+    """Seconds since the value was last known to be current: its newest part may have changed
+    since. 0.0 for candles that are all proved: they do not change any more."""
     path: str = ""
-    """The layers that were asked, e.g. ``"direct: api → coordinator → storage → router"``."""
+    """The layers that were asked, e.g. ``"direct: api → coordinator → storage → router"``;
+    ``"peek"`` when memory answered before any was."""
     missing: tuple[Span, ...] = ()
     reason: str = ""
 
@@ -167,6 +171,17 @@ class DataSource(Protocol):
 
         `now` is the monotonic clock's. None means: ask `fetch`.
         """
+        ...
+
+    def peek_age_s(
+        self,
+        data_type: DataType,
+        symbol: str,
+        timeframe: Timeframe | None,
+        end_ms: int | None,
+        now: float,
+    ) -> float | None:
+        """Seconds since what `peek` gives was last known to be current; None: nothing is held."""
         ...
 
     async def fetch(self, request: BackboneRequest) -> BackboneResponse:

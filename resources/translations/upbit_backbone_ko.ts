@@ -4,6 +4,14 @@
 <context>
     <name>Chart</name>
     <message>
+        <source>Latest ▸</source>
+        <translation>최신 ▸</translation>
+    </message>
+    <message>
+        <source>Back to the newest candle (End)</source>
+        <translation>최신 캔들로 (End)</translation>
+    </message>
+    <message>
         <source>O</source>
         <translation>시</translation>
     </message>
@@ -18,6 +26,10 @@
     <message>
         <source>C</source>
         <translation>종</translation>
+    </message>
+    <message>
+        <source>vs prev.</source>
+        <translation>전봉 대비</translation>
     </message>
     <message>
         <source>Vol</source>
@@ -74,12 +86,20 @@
         <source>The recording&apos;s end is missing: it has {0} seconds.</source>
         <translation>기록의 끝이 없습니다: {0}초까지만 있습니다.</translation>
     </message>
+    <message>
+        <source>{0} is shown instead.</source>
+        <translation>대신 {0}을(를) 보여 줍니다.</translation>
+    </message>
 </context>
 <context>
     <name>MainWindow</name>
     <message>
         <source>Closing…</source>
         <translation>종료 중…</translation>
+    </message>
+    <message>
+        <source>View ▾</source>
+        <translation>보기 ▾</translation>
     </message>
     <message>
         <source>SIMULATED — these prices come from a simulator, not from the exchange</source>
@@ -94,6 +114,14 @@
         <translation>재생 · REPLAY — 현재 시세가 아닙니다. {0} 기록, {1}배속</translation>
     </message>
     <message>
+        <source>Offline: the exchange has not been reached since {0}. Prices are of that time; it is tried again all the time.</source>
+        <translation>오프라인: {0}부터 거래소에 연결되지 않습니다. 가격은 그때의 것이며, 계속 다시 연결하고 있습니다.</translation>
+    </message>
+    <message>
+        <source>The live connection was lost at {0}: prices may be old. Connecting again…</source>
+        <translation>{0}에 실시간 연결이 끊겼습니다. 가격이 지난 것일 수 있습니다. 다시 연결하는 중…</translation>
+    </message>
+    <message>
         <source>Markets (KRW)</source>
         <translation>마켓 (원화)</translation>
     </message>
@@ -104,21 +132,6 @@
     <message>
         <source>Monitor</source>
         <translation>모니터</translation>
-    </message>
-    <message>
-        <source>{0}m</source>
-        <comment>minutes</comment>
-        <translation>{0}분</translation>
-    </message>
-    <message>
-        <source>{0}h</source>
-        <comment>hours</comment>
-        <translation>{0}시간</translation>
-    </message>
-    <message>
-        <source>{0}D</source>
-        <comment>days</comment>
-        <translation>{0}일</translation>
     </message>
 </context>
 <context>
@@ -168,6 +181,10 @@
     <message>
         <source>Dismiss</source>
         <translation>닫기</translation>
+    </message>
+    <message>
+        <source>Details</source>
+        <translation>자세히</translation>
     </message>
 </context>
 <context>
@@ -332,12 +349,12 @@
 <context>
     <name>QuoteHeader</name>
     <message>
-        <source>High</source>
-        <translation>고가</translation>
+        <source>High (today)</source>
+        <translation>고가(당일)</translation>
     </message>
     <message>
-        <source>Low</source>
-        <translation>저가</translation>
+        <source>Low (today)</source>
+        <translation>저가(당일)</translation>
     </message>
     <message>
         <source>Ask</source>
@@ -354,6 +371,10 @@
     <message>
         <source>Volume (24 h)</source>
         <translation>거래량(24h)</translation>
+    </message>
+    <message>
+        <source>Since 09:00 Korean time today</source>
+        <translation>오늘 09:00(KST)부터</translation>
     </message>
     <message>
         <source>Choose a market (/ or any letter)</source>
@@ -380,6 +401,18 @@
         <translation>오프라인</translation>
     </message>
     <message>
+        <source>cut off since {0}</source>
+        <translation>{0}부터 끊김</translation>
+    </message>
+    <message>
+        <source>not reached since {0}</source>
+        <translation>{0}부터 연결 안 됨</translation>
+    </message>
+    <message>
+        <source>last trade {0}</source>
+        <translation>마지막 체결 {0}</translation>
+    </message>
+    <message>
         <source>memory</source>
         <translation>메모리</translation>
     </message>
@@ -388,8 +421,20 @@
         <translation>디스크</translation>
     </message>
     <message>
+        <source>By {0}, received {1}. Without a trade nothing is sent.</source>
+        <translation>{0}(으)로 {1}에 받았습니다. 체결이 없으면 아무것도 오지 않습니다.</translation>
+    </message>
+    <message>
         <source>{0} s ago</source>
         <translation>{0}초 전</translation>
+    </message>
+    <message>
+        <source>{0} min ago</source>
+        <translation>{0}분 전</translation>
+    </message>
+    <message>
+        <source>{0} h ago</source>
+        <translation>{0}시간 전</translation>
     </message>
 </context>
 <context>
@@ -403,12 +448,12 @@
         <translation>{0}은(는) 없는 종목입니다. 목록에서 고르세요.</translation>
     </message>
     <message>
-        <source>Only stored candles of {0} are shown; the rest could not be loaded</source>
-        <translation>{0}의 저장된 캔들만 보여 줍니다. 나머지는 불러오지 못했습니다</translation>
+        <source>Only stored candles of {0} are shown; the rest could not be loaded.</source>
+        <translation>{0}의 저장된 캔들만 보여 줍니다. 나머지는 불러오지 못했습니다.</translation>
     </message>
     <message>
-        <source>Something unexpected happened; the log says more</source>
-        <translation>예상하지 못한 오류입니다. 자세한 내용은 로그에 있습니다</translation>
+        <source>Something unexpected happened; the log says more.</source>
+        <translation>예상하지 못한 오류입니다. 자세한 내용은 로그에 있습니다.</translation>
     </message>
     <message>
         <source>This cannot be asked for</source>
@@ -457,6 +502,14 @@
         <source>Name, code or initials, e.g. btc or ㅂㅌㅋ</source>
         <translation>이름, 코드 또는 초성 (예: btc, ㅂㅌㅋ)</translation>
     </message>
+    <message>
+        <source>The list of markets is not there yet</source>
+        <translation>종목 목록을 아직 받지 못했습니다</translation>
+    </message>
+    <message>
+        <source>No market fits “{0}”</source>
+        <translation>‘{0}’에 맞는 종목이 없습니다</translation>
+    </message>
 </context>
 <context>
     <name>TapeModel</name>
@@ -466,7 +519,7 @@
     </message>
     <message>
         <source>Price</source>
-        <translation>현재가</translation>
+        <translation>체결가</translation>
     </message>
     <message>
         <source>Volume</source>
@@ -475,6 +528,76 @@
     <message>
         <source>▲ a buyer took it, ▼ a seller did</source>
         <translation>▲ 매수 체결, ▼ 매도 체결</translation>
+    </message>
+    <message>
+        <source>… cut off since {0}</source>
+        <translation>… 끊김 {0}–</translation>
+    </message>
+    <message>
+        <source>… cut off {0}–{1}</source>
+        <translation>… 끊김 {0}–{1}</translation>
+    </message>
+    <message>
+        <source>The connection was lost: trades of this time are missing here</source>
+        <translation>연결이 끊겨 이 시간의 체결이 여기에 없습니다</translation>
+    </message>
+</context>
+<context>
+    <name>TimeframeBar</name>
+    <message>
+        <source>{0}m</source>
+        <comment>minutes</comment>
+        <translation>{0}분</translation>
+    </message>
+    <message>
+        <source>{0}h</source>
+        <comment>hours</comment>
+        <translation>{0}시간</translation>
+    </message>
+    <message>
+        <source>1s</source>
+        <comment>second</comment>
+        <translation>1초</translation>
+    </message>
+    <message>
+        <source>1D</source>
+        <comment>day</comment>
+        <translation>일</translation>
+    </message>
+    <message>
+        <source>1W</source>
+        <comment>week</comment>
+        <translation>주</translation>
+    </message>
+    <message>
+        <source>1M</source>
+        <comment>month</comment>
+        <translation>월</translation>
+    </message>
+    <message>
+        <source>1Y</source>
+        <comment>year</comment>
+        <translation>년</translation>
+    </message>
+    <message>
+        <source>A day, from 09:00 Korean time</source>
+        <translation>하루, 09:00(KST)부터</translation>
+    </message>
+    <message>
+        <source>A week, from Monday 09:00 Korean time</source>
+        <translation>한 주, 월요일 09:00(KST)부터</translation>
+    </message>
+    <message>
+        <source>A month, from the 1st, 09:00 Korean time</source>
+        <translation>한 달, 1일 09:00(KST)부터</translation>
+    </message>
+    <message>
+        <source>A year, from 1 January, 09:00 Korean time</source>
+        <translation>한 해, 1월 1일 09:00(KST)부터</translation>
+    </message>
+    <message>
+        <source>More timeframes</source>
+        <translation>다른 주기</translation>
     </message>
 </context>
 </TS>

@@ -5,21 +5,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import pytest
 
-from tests.coordinator.fake_store import FakeStore, NoChance
+from tests.api.house import NOON, House, M, at, opened
 from tests.eventually import eventually
-from tests.manual_clock import AUTUMN_2025_MS, ManualClock
+from tests.manual_clock import ManualClock
 from tests.storage.fake_exchange import SYMBOL, FakeExchangeSource, market, series_of
-from upbit_backbone.api.market_data_api import MarketDataAPI
-from upbit_backbone.clock import MINUTE_MS, SECOND_MS, utc_datetime
-from upbit_backbone.coordinator.coordinator import Coordinator
+from upbit_backbone.clock import SECOND_MS
 from upbit_backbone.errors import (
     ClosedError,
     DataUnavailableError,
@@ -31,56 +27,11 @@ from upbit_backbone.errors import (
 )
 from upbit_backbone.models import Ticker, Timeframe, Trade
 from upbit_backbone.protocol import BackboneRequest, DataType, Priority
-from upbit_backbone.telemetry.metrics import CallMetrics
-
-NOON = AUTUMN_2025_MS + 12 * 60 * MINUTE_MS
-M = MINUTE_MS
-
-
-def nothing_of_it() -> Any:
-    raise AssertionError("not asked in these tests")
-
-
-class House:
-    """An API on a coordinator on a store and an exchange that are fakes, and a fake router."""
-
-    def __init__(self, clock: ManualClock, *, max_concurrent_requests: int = 100) -> None:
-        self.clock = clock
-        self.exchange = FakeExchangeSource(clock)
-        self.exchange.listed = (market(SYMBOL), market("KRW-XRP"))
-        self.router = FakeExchangeSource(clock)
-        self.store = FakeStore(self.exchange)
-        self.metrics = CallMetrics()
-        self.api = MarketDataAPI(
-            router=self.router,
-            coordinator=Coordinator(self.store, clock=clock, rng=NoChance()),
-            clock=clock,
-            metrics=self.metrics,
-            system_status=nothing_of_it,
-            performance=nothing_of_it,
-            max_concurrent_requests=max_concurrent_requests,
-        )
-
-    def exists(self, *minutes: int) -> None:
-        self.exchange.opens.update(NOON + n * M for n in minutes)
-
-
-@asynccontextmanager
-async def opened(clock: ManualClock, **settings: int) -> AsyncIterator[House]:
-    house = House(clock, **settings)
-    await house.api.start()
-    await house.api.get_markets()
-    async with house.api:
-        yield house
 
 
 @pytest.fixture
 def noon() -> ManualClock:
     return ManualClock(NOON + 30 * SECOND_MS)
-
-
-def at(minute: float) -> datetime:
-    return utc_datetime(NOON + int(minute * M))
 
 
 def minutes(series: Any) -> list[int]:
@@ -340,14 +291,14 @@ async def test_an_answer_from_memory_starts_no_task_and_no_timer(noon: ManualClo
             setattr(loop, name, noted)
         try:
             assert await house.api.get_ticker_data(SYMBOL, Priority.CRITICAL) == ticker()
-            assert await house.api.get_candle_data(SYMBOL, "1m", count=2) is held
+            assert await house.api.get_candle_data(SYMBOL, "1m", count=2) == held
             pair = await house.api.get_candle_data(SYMBOL, "1m", count=2, with_metadata=True)
         finally:
             for name in real:
                 delattr(loop, name)
         assert made == []
         assert house.router.requests == house.exchange.requests == []
-        assert pair[0] is held
+        assert pair[0] == held
         assert (pair[1].source_layer, pair[1].cache_hit) == ("layer_2", True)
         assert (pair[1].source, pair[1].data_count) == ("cache", 2)
         assert house.metrics.cache_hits == 3

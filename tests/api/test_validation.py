@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from tests.manual_clock import AUTUMN_2025_MS
-from upbit_backbone.api.validation import Interval, check_interval, check_symbol
+from upbit_backbone.api.validation import Interval, check_interval, check_max_age, check_symbol
 from upbit_backbone.clock import DAY_MS, HOUR_MS, utc_datetime
 from upbit_backbone.errors import InvalidRequestError, UnknownSymbolError
 from upbit_backbone.models import Timeframe
@@ -95,7 +95,7 @@ def test_an_end_beyond_now_means_now() -> None:
 
 @pytest.mark.parametrize(("start", "end"), [(-1, -1), (-1, -2), (0, -1)])
 def test_an_empty_or_reversed_range_says_what_was_given(start: int, end: int) -> None:
-    with pytest.raises(InvalidRequestError, match="is empty: start must lie before end") as caught:
+    with pytest.raises(InvalidRequestError, match="is empty: start_time must lie") as caught:
         interval(at(start), at(end))
     assert str(at(start)) in str(caught.value)
     assert str(at(end)) in str(caught.value)
@@ -113,7 +113,9 @@ def test_three_of_start_end_and_count_are_one_too_many() -> None:
 
 
 def test_a_start_in_the_future_names_the_exchanges_time() -> None:
-    with pytest.raises(InvalidRequestError, match=r"in the future: .* 2025-09-15 12:00:00 UTC"):
+    with pytest.raises(
+        InvalidRequestError, match=r"00:00 lies in the future: .* 2025-09-15 12:00:00 UTC"
+    ):
         interval(utc_datetime(NOW + 1))
     assert interval(utc_datetime(NOW)).start_ms == NOW
 
@@ -139,3 +141,52 @@ def test_a_naive_time_means_local_time(zone: str) -> None:
     assert interval(aware).start_ms == AUTUMN_2025_MS - DAY_MS + 15 * HOUR_MS + HOUR_MS // 2 - (
         offset_h * HOUR_MS
     )
+
+
+def test_a_naive_time_is_told_with_its_zone(zone: str) -> None:
+    local = utc_datetime(NOW + HOUR_MS).astimezone()
+    offset = {"UTC": "00:00", "Asia/Seoul": "09:00", "America/New_York": "04:00"}[zone]
+    with pytest.raises(InvalidRequestError, match=f"start_time .*{offset} lies in the future"):
+        interval(local.replace(tzinfo=None))
+    with pytest.raises(InvalidRequestError, match=f"from .*{offset} to .*{offset} is empty"):
+        interval(datetime(2025, 9, 2), datetime(2025, 9, 1))
+    with pytest.raises(InvalidRequestError):
+        interval(datetime.max)
+
+
+@pytest.mark.parametrize("wrong", ["2026-11-06", 1_757_894_400_000, date(2025, 9, 1)])
+def test_what_is_no_datetime_is_no_time(wrong: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="start_time must be a datetime such as") as told:
+        interval(start=wrong)
+    assert repr(wrong) in str(told.value)
+    with pytest.raises(InvalidRequestError, match="end_time must be a datetime such as"):
+        interval(end=wrong)
+
+
+def test_a_time_before_1970_is_refused_and_1970_is_not() -> None:
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    assert interval(epoch).start_ms == 0
+    for early in (epoch - timedelta(milliseconds=1), datetime.min.replace(tzinfo=UTC)):
+        with pytest.raises(InvalidRequestError, match="start_time must be 1970-01-01 UTC or later"):
+            interval(early)
+        with pytest.raises(InvalidRequestError, match="end_time must be 1970-01-01 UTC or later"):
+            interval(end=early)
+
+
+def test_a_count_that_no_database_can_hold_is_refused() -> None:
+    assert interval(count=1_000_000_000).limit == 1_000_000_000
+    with pytest.raises(InvalidRequestError, match="count must be at most 1,000,000,000, was"):
+        interval(count=1_000_000_001)
+
+
+def test_any_age_will_do_when_it_may_be_infinite() -> None:
+    check_max_age(float("inf"))
+    check_max_age(0)
+
+
+def test_a_sentence_stays_one_line_and_short_whatever_was_given() -> None:
+    for wrong in ("x" * 10_000, ["a\nb"] * 100, 10**5_000, "two\nlines"):
+        with pytest.raises(InvalidRequestError) as told:
+            check_max_age(wrong)  # type: ignore[arg-type]
+        assert len(str(told.value).splitlines()) == 1
+        assert len(str(told.value)) < 200

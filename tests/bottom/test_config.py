@@ -102,7 +102,13 @@ def test_a_number_that_cannot_be_read_names_its_variable(name: str, text: str) -
         ({"rest_url": "http://host:0/v1", "ws_url": WS}, "rest_url must be an address"),
         ({"rest_url": "http://[::1/v1", "ws_url": WS}, "rest_url must be an address"),
         ({"rest_url": REST, "ws_url": REST}, "ws_url must be an address such as 'ws://"),
+        ({"rest_url": "http://127.0.0.1:8080", "ws_url": WS}, "rest_url must end in /v1, as in"),
+        ({"rest_url": REST + "/", "ws_url": WS}, "rest_url must end in /v1"),
+        ({"rest_url": 5, "ws_url": WS}, "rest_url must be an address"),
         ({"exchange": "simulator", "rest_url": REST, "ws_url": WS}, "takes no address"),
+        ({"data_dir": "data"}, r"data_dir must be a path such as Path\('data'\), was 'data'"),
+        ({"simulator_seed": "7"}, "simulator_seed must be a whole number, was '7'"),
+        ({"memory_limit_mb": 64.5}, "memory_limit_mb must be a whole number, was 64.5"),
         ({"replay": "replay-0123abcd"}, "give rest_url and ws_url beside it"),
         ({"replay": "upbit", "rest_url": REST, "ws_url": WS}, "such as 'replay-0123abcd'"),
         ({"replay": "replay-../..", "rest_url": REST, "ws_url": WS}, "such as 'replay-0123abcd'"),
@@ -148,3 +154,41 @@ def test_two_addresses_of_one_host_have_two_folders() -> None:
         BackboneConfig(rest_url=REST, ws_url=WS).identity
         != BackboneConfig(rest_url=other, ws_url=WS).identity
     )
+
+
+def test_a_flag_that_says_which_exchange_sets_aside_what_the_environment_says_of_it() -> None:
+    environment = {
+        "UPBIT_BACKBONE_REST_URL": REST,
+        "UPBIT_BACKBONE_WS_URL": WS,
+        "UPBIT_BACKBONE_REPLAY": "replay-0123abcd",
+        "UPBIT_BACKBONE_SIMULATOR_SEED": "7",
+    }
+    config = BackboneConfig.from_environment(environment, flags={"exchange": "simulator"})
+    assert config == BackboneConfig(exchange="simulator", simulator_seed=7)
+    other = BackboneConfig.from_environment(environment, flags={"data_dir": Path("here")})
+    assert (other.rest_url, other.replay, other.data_dir) == (REST, "replay-0123abcd", Path("here"))
+    addresses = {"rest_url": REST, "ws_url": WS}
+    config = BackboneConfig.from_environment(
+        {"UPBIT_BACKBONE_EXCHANGE": "simulator"}, flags=addresses
+    )
+    assert config == BackboneConfig(rest_url=REST, ws_url=WS)
+
+
+@pytest.mark.parametrize(
+    ("environment", "flags", "words"),
+    [
+        ({"EXCHANGE": "simulator", "REST_URL": REST, "WS_URL": WS}, {},
+         "leave UPBIT_BACKBONE_REST_URL and UPBIT_BACKBONE_WS_URL out, or UPBIT_BACKBONE_EXCHANGE"),
+        ({"REST_URL": REST}, {}, "UPBIT_BACKBONE_REST_URL and UPBIT_BACKBONE_WS_URL belong"),
+        ({"MEMORY_LIMIT_MB": "1"}, {}, r"UPBIT_BACKBONE_MEMORY_LIMIT_MB must be 16\.\."),
+        ({"EXCHANGE": "binance"}, {"data_dir": Path()}, "UPBIT_BACKBONE_EXCHANGE must be 'upbit'"),
+        ({}, {"rest_url": REST}, "--rest-url and --ws-url belong together"),
+        ({"EXCHANGE": "simulator"}, {"rest_url": REST[:-3], "ws_url": WS}, "--rest-url must end"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_as_it_was_given(
+    environment: dict[str, str], flags: dict[str, Any], words: str
+) -> None:
+    variables = {f"UPBIT_BACKBONE_{name}": value for name, value in environment.items()}
+    with pytest.raises(InvalidRequestError, match=words):
+        BackboneConfig.from_environment(variables, flags=flags)

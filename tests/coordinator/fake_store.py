@@ -50,6 +50,9 @@ class FakeStore:
     def peek(self, *arguments: Any) -> Any | None:
         return self.exchange.peek(*arguments)
 
+    def peek_age_s(self, *arguments: Any) -> float | None:
+        return self.exchange.peek_age_s(*arguments)
+
     def subscribe(self, request: BackboneRequest) -> Subscription:
         return self.exchange.subscribe(request)
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from tests.project.source_rules import REPOSITORY
 from ui.preflight import APT_LINE
+from upbit_backbone import cli
 
 CI_RUN = REPOSITORY / ".ci" / "run"
 COMMANDS = [
@@ -32,6 +35,46 @@ def test_the_readme_has_the_command_on_a_line_of_its_own(command: str) -> None:
 def test_the_commands_stand_in_the_order_of_their_use() -> None:
     lines = (REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()
     assert lines.index(APT_LINE) < lines.index(COMMANDS[1]) < lines.index(COMMANDS[2])
+
+
+def commands_in(readme: str) -> list[str]:
+    """What a person may copy: code without its comments, and without the drawing of the house."""
+    text = (REPOSITORY / readme).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(sh|powershell|python)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [
+        line
+        for _, block in blocks
+        for line in re.sub(r"\s+# .*$", "", block, flags=re.MULTILINE).splitlines()
+    ]
+
+
+def test_the_korean_readme_gives_the_same_commands_and_both_name_each_other() -> None:
+    english, korean = commands_in("README.md"), commands_in("README.ko.md")
+    assert english == korean
+    assert len(english) > 30
+    for readme, other in (("README.md", "README.ko.md"), ("README.ko.md", "README.md")):
+        lines = (REPOSITORY / readme).read_text(encoding="utf-8").splitlines()
+        assert any(f"]({other})" in line for line in lines[:5])
+
+
+def test_the_korean_readme_has_the_same_chapters_tables_and_links() -> None:
+    english, korean = (
+        (REPOSITORY / name).read_text(encoding="utf-8") for name in ("README.md", "README.ko.md")
+    )
+    for pattern in (r"^(#+) ", r"^\| (?:[0-9]|`[^|]*`) \|", r"\]\(((?!README)[^)]+)\)"):
+        found = [sorted(re.findall(pattern, text, re.MULTILINE)) for text in (english, korean)]
+        assert found[0] == found[1]
+        assert found[0]
+
+
+@pytest.mark.parametrize(
+    "line", [line for line in commands_in("README.md") if " upbit-backbone " in line]
+)
+def test_every_flag_that_the_readme_shows_exists(line: str) -> None:
+    words = shlex.split(line.partition(" upbit-backbone ")[2])
+    shown = CliRunner().invoke(cli.app, [words[0], "--help"], env={"COLUMNS": "200"}).stdout
+    for flag in (word for word in words if word.startswith("--")):
+        assert re.search(rf"{flag}\b", shown), flag
 
 
 @pytest.fixture

@@ -39,6 +39,9 @@ class FakeExchange:
         self._runner: web.AppRunner | None = None
         self._number = 0
         self._port = 0
+        self.answering = asyncio.Event()
+        """Cleared, every question waits."""
+        self.answering.set()
 
     @property
     def rest_url(self) -> str:
@@ -85,6 +88,7 @@ class FakeExchange:
     async def _answer(self, request: web.Request) -> web.Response:
         target = request.rel_url.raw_path_qs.removeprefix("/v1")
         self.asked.append(target)
+        await self.answering.wait()
         if self._refusals:
             status, message = self._refusals.pop(0)
             return web.json_response({"error": {"name": status, "message": message}}, status=status)

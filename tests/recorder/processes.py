@@ -12,7 +12,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
 
-START = "from upbit_backbone.cli import main; main()"
+START = (
+    # A fake exchange has no limits to keep.
+    "from upbit_backbone.recorder.record import Recorder;"
+    " Recorder.__init__.__kwdefaults__['spacing_s'] = 0.01;"
+    " from upbit_backbone.cli import main; main()"
+)
 
 
 class Addresses(NamedTuple):

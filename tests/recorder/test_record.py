@@ -15,19 +15,29 @@ import pytest
 from tests.eventually import eventually
 from tests.recorder.clients import frames, get, subscribed
 from tests.recorder.fake_exchange import FakeExchange
-from upbit_backbone.clock import SystemClock
+from upbit_backbone.clock import Clock, SystemClock
 from upbit_backbone.errors import (
     InvalidRequestError,
     ProtocolError,
     RateLimitedError,
     StorageOriginError,
+    StorageUnavailableError,
     TransportError,
     UnknownSymbolError,
 )
 from upbit_backbone.origin import Origin
+from upbit_backbone.recorder import record
 from upbit_backbone.recorder.opening import open_recording
 from upbit_backbone.recorder.questions import minutely
-from upbit_backbone.recorder.record import Recorder, Source, Tally, Wanted, read_wanted
+from upbit_backbone.recorder.record import (
+    Recorder,
+    Source,
+    Tally,
+    Wanted,
+    most_backoff_s,
+    read_wanted,
+    refused_for_s,
+)
 from upbit_backbone.recorder.records import (
     AnyRecord,
     RestAnswer,
@@ -49,9 +59,19 @@ class Hasty(random.Random):
         return min(a, b)
 
 
-def recorder(exchange: FakeExchange, file: Path, wanted: Wanted = WANTED) -> Recorder:
+def recorder(
+    exchange: FakeExchange | ReplayServer,
+    file: Path,
+    wanted: Wanted = WANTED,
+    *,
+    clock: Clock | None = None,
+    overwrite: bool = False,
+) -> Recorder:
     source = Source(exchange.rest_url, exchange.ws_url, Origin("127.0.0.1_1"))
-    return Recorder(source, wanted, file, clock=SystemClock(), rng=Hasty(1), spacing_s=0.0)
+    return Recorder(
+        source, wanted, file, clock=clock or SystemClock(), rng=Hasty(1), spacing_s=0.0,
+        overwrite=overwrite,
+    )  # fmt: skip
 
 
 @asynccontextmanager
@@ -164,8 +184,9 @@ async def test_a_lost_stream_is_recorded_and_opened_again(
 
 
 async def test_a_429_is_recorded_and_obeyed(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("upbit_backbone.recorder.record.TOO_FAST_S", 0.2)
     file = tmp_path / "a.rec"
     async with FakeExchange() as exchange, recording(exchange, file):
         await eventually(lambda: exchange.asked)
@@ -174,8 +195,8 @@ async def test_a_429_is_recorded_and_obeyed(
     answers = [record for record in of(RestAnswer, file) if isinstance(record, RestAnswer)]
     at = next(number for number, answer in enumerate(answers) if answer.status == 429)
     assert b"Too many requests" in answers[at].body
-    assert answers[at + 1].at_us - answers[at].at_us >= 990_000
-    assert "waiting 1 s" in caplog.text
+    assert answers[at + 1].at_us - answers[at].at_us >= 199_000
+    assert "waiting 0.2 s" in caplog.text
 
 
 async def test_a_418_stops_everything_for_the_time_it_names(
@@ -192,8 +213,9 @@ async def test_a_418_stops_everything_for_the_time_it_names(
 
 
 async def test_a_refused_upgrade_is_not_tried_again_too_soon(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("upbit_backbone.recorder.record.TOO_FAST_S", 0.3)
     file = tmp_path / "a.rec"
     async with FakeExchange() as exchange, recording(exchange, file):
         await eventually(lambda: exchange.sent)
@@ -201,16 +223,20 @@ async def test_a_refused_upgrade_is_not_tried_again_too_soon(
         exchange.cut()
         await eventually(lambda: len(exchange.requests) == 2, timeout=10)
     breaks, opened = of(StreamBreak, file), of(StreamOpened, file)
-    assert opened[1].at_us - breaks[1].at_us >= 990_000
-    assert "the stream refused (429): waiting 1 s" in caplog.text
+    assert opened[1].at_us - breaks[1].at_us >= 290_000
+    assert "the stream refused (429): waiting 0.3 s" in caplog.text
 
 
-async def test_what_came_is_in_the_file_a_second_later(tmp_path: Path) -> None:
+async def test_what_came_is_in_the_file_a_second_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert record.FLUSH_EVERY_S == 1.0
+    monkeypatch.setattr(record, "FLUSH_EVERY_S", 0.1)
     file = tmp_path / "a.rec"
     async with FakeExchange(every_s=0.05) as exchange, recording(exchange, file):
         await eventually(lambda: exchange.sent)
         # Far less than a chunk holds.
-        await eventually(lambda: of(StreamFrame, file), timeout=3)
+        await eventually(lambda: of(StreamFrame, file), timeout=2)
 
 
 async def test_it_ends_when_its_time_is_over(tmp_path: Path) -> None:
@@ -278,6 +304,170 @@ async def test_a_file_that_is_there_is_left_alone_before_anything_is_asked(tmp_p
             await recorder(exchange, file).run(asyncio.Event())
         assert exchange.asked == []
     assert file.read_bytes() == b"precious"
+
+
+async def test_a_folder_or_a_name_that_cannot_be_is_refused_before_anything_is_asked(
+    tmp_path: Path,
+) -> None:
+    async with FakeExchange() as exchange:
+        for overwrite in (False, True):
+            with pytest.raises(InvalidRequestError, match="is a folder: give the name of a file"):
+                await recorder(exchange, tmp_path, overwrite=overwrite).run(asyncio.Event())
+        with pytest.raises(StorageUnavailableError, match="cannot be written: File name too long"):
+            await recorder(exchange, tmp_path / ("x" * 300)).run(asyncio.Event())
+        assert exchange.asked == []
+
+
+async def test_it_can_be_ended_before_the_first_answer_and_leaves_no_file(tmp_path: Path) -> None:
+    file, stopped = tmp_path / "a.rec", asyncio.Event()
+    async with FakeExchange() as exchange:
+        exchange.answering.clear()
+        task = asyncio.create_task(recorder(exchange, file).run(stopped))
+        await eventually(lambda: exchange.asked)
+        stopped.set()
+        async with asyncio.timeout(1):
+            tally = await task
+        exchange.answering.set()
+    assert tally == Tally(0.0, 0, 0, 0, 0)
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("how", ["stopped", "cancelled"])
+async def test_ended_at_any_moment_it_leaves_a_file_that_can_be_replayed(
+    tmp_path: Path, how: str
+) -> None:
+    """Cancelled, it lacks its end; whatever was asked before is in it."""
+    moments = (1, 2, 30, 58, 62)
+    for moment in moments:
+        file, stopped = tmp_path / f"{moment}.rec", asyncio.Event()
+        async with FakeExchange() as exchange:
+            task = asyncio.create_task(recorder(exchange, file).run(stopped))
+            await eventually(
+                lambda: len(exchange.asked) + len(exchange.sent) >= moment  # noqa: B023
+            )
+            if how == "stopped":
+                stopped.set()
+                await task
+            else:
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+        if how == "cancelled" and not file.exists():
+            assert moment == 1
+            continue
+        if file.exists():
+            found = open_recording(file)
+            assert found.complete == (how == "stopped")
+            async with ReplayServer(found) as server:
+                assert (await get(server, "/market/all?is_details=true")).status == 200
+
+
+class Retarded(SystemClock):
+    """The machine's clock, set by a test."""
+
+    shift_ms = 0
+
+    def now_ms(self) -> int:
+        return super().now_ms() + self.shift_ms
+
+
+async def test_a_clock_that_is_set_back_does_not_stop_the_rounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round is due once a minute, and the file's own time never goes back."""
+    monkeypatch.setattr("upbit_backbone.recorder.record.MINUTE_MS", 200)
+    monkeypatch.setattr("upbit_backbone.recorder.record.ROUND_AFTER_MINUTE_MS", 0)
+    file, clock, stopped = tmp_path / "a.rec", Retarded(), asyncio.Event()
+    async with FakeExchange() as exchange:
+        task = asyncio.create_task(recorder(exchange, file, clock=clock).run(stopped))
+        await eventually(lambda: exchange.sent)
+        clock.shift_ms = -3_600_000
+        asked = len(exchange.asked)
+        await eventually(lambda: len(exchange.asked) > asked + 31, timeout=3)
+        stopped.set()
+        await task
+    records = list(open_recording(file).records())
+    assert [record.at_us for record in records] == sorted(record.at_us for record in records)
+    assert records[0].wall_ms - records[-1].wall_ms > 3_500_000
+
+
+def test_the_back_off_of_a_long_outage_stays_at_its_most() -> None:
+    assert [most_backoff_s(failures) for failures in (0, 1, 2, 10, 5_000)] == [0.5, 1, 2, 30, 30]
+
+
+def test_a_ban_is_never_obeyed_for_ever() -> None:
+    assert refused_for_s(418, b"blocked for 42 seconds") == 42
+    assert refused_for_s(418, b"no number, 418") == 60
+    assert refused_for_s(418, b"9" * 900) == 86_400
+    assert refused_for_s(429, b"10") == 1
+
+
+async def test_headers_that_are_no_text_are_recorded_as_well_as_can_be(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = b'[{"market":"KRW-BTC"},{"market":"KRW-XRP"}]'
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nX-Odd: caf\xe9\r\nConnection: close\r\n\r\n" + body)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    file, stopped = tmp_path / "a.rec", asyncio.Event()
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        source = Source(f"http://{address}", f"ws://{address}", Origin("odd"))
+        task = asyncio.create_task(
+            Recorder(source, WANTED, file, clock=SystemClock(), rng=Hasty(1), spacing_s=0.0).run(
+                stopped
+            )
+        )
+        await eventually(lambda: "the stream broke" in caplog.text)
+        stopped.set()
+        await task
+    (first, *_) = of(RestAnswer, file)
+    assert isinstance(first, RestAnswer)
+    assert (first.body, dict(first.headers)["x-odd"]) == (body, "caf?")
+
+
+async def test_a_body_that_is_too_large_is_a_failure_and_not_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("upbit_backbone.recorder.record.MOST_BODY_BYTES", 200)
+    file = tmp_path / "a.rec"
+    async with FakeExchange() as exchange, recording(exchange, file):
+        await eventually(lambda: exchange.sent)
+    reasons = {one.reason for one in of(RestFailure, file) if isinstance(one, RestFailure)}
+    assert len(reasons) == 1
+    assert "more than 200 bytes" in reasons.pop()
+
+
+async def test_a_replay_can_be_recorded_and_replayed_in_turn(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.rec", tmp_path / "second.rec"
+    async with FakeExchange() as exchange, recording(exchange, first):
+        await eventually(lambda: len(exchange.sent) > 150)
+    original = open_recording(first)
+    ended = asyncio.Event()
+    async with ReplayServer(original, on_end=ended.set) as server, asyncio.timeout(10):
+        stopped = asyncio.Event()
+        task = asyncio.create_task(recorder(server, second).run(stopped))
+        await ended.wait()
+        await eventually(lambda: of(StreamFrame, second))
+        stopped.set()
+        await task
+    again = open_recording(second)
+    assert again.header.mark == original.name
+    copied, sent = (
+        [one.data for one in of(StreamFrame, file) if isinstance(one, StreamFrame)]
+        for file in (second, first)
+    )
+    live = [data for data in copied if b"SNAPSHOT" not in data]
+    assert live == sent[-len(live) :]
+    async with ReplayServer(again) as server:
+        assert server.name not in (original.name, again.header.mark)
+        target = "/market/all?is_details=true"
+        assert (await get(server, target)).body == exchange.bodies[target]
 
 
 async def test_a_question_without_an_answer_is_recorded(

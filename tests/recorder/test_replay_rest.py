@@ -12,7 +12,12 @@ from tests.manual_clock import ManualClock
 from tests.recorder.clients import get
 from tests.recorder.conftest import ReplayOf
 from tests.recorder.samples import answer, begin, book, candle, ended, page
-from upbit_backbone.recorder.known_answers import MOST_TRADES, TradeRows
+from upbit_backbone.recorder.known_answers import (
+    MOST_CANDLES,
+    MOST_TRADES,
+    CandleRows,
+    TradeRows,
+)
 from upbit_backbone.recorder.records import AnyRecord
 
 MINUTES = "/candles/minutes/1"
@@ -169,6 +174,16 @@ def test_the_oldest_trades_of_a_long_recording_are_forgotten() -> None:
     everything = kept.page(0, 10**9, None, 10**9)
     assert len(everything) == MOST_TRADES
     assert everything[-1] == b"10"
+
+
+def test_the_oldest_candles_of_a_long_recording_are_forgotten() -> None:
+    kept = CandleRows()
+    for number in range(MOST_CANDLES + 10):
+        kept.put(f"{number:09d}", b"%d" % number)
+    everything = kept.page(None, 10**9)
+    assert (len(everything), everything[-1]) == (MOST_CANDLES, b"10")
+    kept.put("000000003", b"older than all that is kept")
+    assert kept.page(None, 10**9) == everything
 
 
 async def test_tickers_and_books_come_one_a_market(replay_of: ReplayOf) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from tests.manual_clock import ManualClock
 from tests.recorder.clients import frames, get, silent, subscribed
 from tests.recorder.conftest import ReplayOf
 from tests.recorder.samples import answer, begin, book, broken, ended, frame, trade, write
-from upbit_backbone.errors import InvalidRequestError, TransportError
+from upbit_backbone.errors import InvalidRequestError, StorageCorruptError, TransportError
 from upbit_backbone.recorder.opening import open_recording
 from upbit_backbone.recorder.records import AnyRecord
 from upbit_backbone.recorder.replay import ReplayServer
@@ -338,6 +340,83 @@ async def test_a_client_that_asks_and_never_reads_is_cut_off(replay_of: ReplayOf
                 await ask_for_ever()
         writer.close()
         assert (await get(server, "/nothing")).status == 404
+
+
+async def test_the_time_told_never_runs_ahead_of_a_slow_reader_nor_back(
+    replay_of: ReplayOf, clock: ManualClock
+) -> None:
+    played = [frame(1 + at / 100, book(at)) for at in range(MORE_THAN_SOCKETS_HOLD)]
+    async with (
+        replay_of([begin(), *played]) as server,
+        subscribed(server, BOOKS, compression=None) as client,
+    ):
+        await silent(client)
+        told = list[int]()
+        for _ in range(5):
+            clock.advance(20)
+            await asyncio.sleep(0.02)
+            told.append(server.clock.now_ms())
+        assert told == sorted(told)
+        assert told[-1] - told[0] < 60_000, "the sockets are full and the reader takes nothing"
+        for number in range(MORE_THAN_SOCKETS_HOLD):
+            assert await frames(client, 1) == [book(number).encode()]
+            clock.advance(0.02)
+            told.append(server.clock.now_ms())
+        assert told == sorted(told)
+
+
+async def test_what_waits_for_a_client_is_bounded_in_bytes(
+    replay_of: ReplayOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large answer, asked for again and again, is cut off long before 20,000 frames."""
+    monkeypatch.setattr("upbit_backbone.recorder.replay_stream.MOST_BYTES_WAITING", 1 << 20)
+    codes = [f"KRW-{number:06d}" for number in range(50_000)]
+    async with (
+        replay_of(recorded(1.0)) as server,
+        subscribed(server, {"type": "trade", "codes": codes}, compression=None) as client,
+    ):
+        ask = json.dumps([{"ticket": "x"}, {"method": "LIST_SUBSCRIPTIONS"}])
+        client.transport.pause_reading()
+
+        async def ask_and_read() -> None:
+            for _ in range(200):
+                await client.send(ask)
+            client.transport.resume_reading()
+            while True:
+                await client.recv()
+
+        async with asyncio.timeout(5):
+            with pytest.raises(ConnectionClosed):
+                await ask_and_read()
+
+
+async def test_a_replay_can_be_started_again_on_its_port(
+    replay_of: ReplayOf, tmp_path: Path
+) -> None:
+    async with replay_of(recorded(1.0)) as first, subscribed(first, TRADES):
+        port = _port(first)
+    recording = open_recording(tmp_path / "a.rec")
+    async with ReplayServer(recording, port=port) as again:
+        assert (await get(again, "/nothing")).status == 404
+        assert _port(again) == port
+
+
+async def test_a_replay_that_breaks_off_says_why(
+    replay_of: ReplayOf, clock: ManualClock, tmp_path: Path
+) -> None:
+    large = frame(2.0, random.Random(1).randbytes(100_000))  # more than is read ahead
+    records: list[AnyRecord] = [begin(), frame(1.0, trade(1)), large, frame(2.5, trade(2))]
+    file = write(tmp_path / "b.rec", records, chunk_after_each=True)
+    recording = open_recording(file)
+    told = asyncio.Event()
+    server = ReplayServer(recording, clock=clock, on_end=told.set)
+    async with server, subscribed(server, TRADES) as client:
+        await silent(client)
+        os.truncate(file, 20_000)
+        clock.advance(3)
+        async with asyncio.timeout(5):
+            await told.wait()
+        assert isinstance(server.failure, StorageCorruptError)
 
 
 async def test_a_taken_port_is_named(replay_of: ReplayOf, tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import struct
+import sys
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import pytest
@@ -134,6 +137,85 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_a_full_disk_is_named() -> None:
     with pytest.raises(StorageUnavailableError, match="/dev/full cannot be written"):
         WireFileWriter(Path("/dev/full"), header(), overwrite=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of a file's size")
+@pytest.mark.parametrize("room", [1, 30, 400])
+def test_what_was_written_before_the_disk_was_full_can_be_replayed(
+    tmp_path: Path, room: int
+) -> None:
+    """Though there is room again, and the recorder closes the file in peace."""
+    import resource
+
+    file = tmp_path / "a.rec"
+    writer = WireFileWriter(file, header(), overwrite=False)
+    writer.add(begin())
+    writer.add(frame(1.0, trade(1)))
+    writer.flush()
+    whole = file.stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    writer.add(frame(2.0, random.Random(1).randbytes(5_000)))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (whole + room, before[1]))
+    try:
+        with pytest.raises(StorageUnavailableError, match="before can be replayed"):
+            writer.flush()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    writer.add(frame(3.0, trade(3)))
+    writer.close()
+    assert file.stat().st_size == whole == writer.written_bytes
+    recording = WireFile(file)
+    assert list(recording.records()) == [begin(), frame(1.0, trade(1))]
+    assert not recording.complete
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no locks of this kind")
+def test_a_file_that_is_being_recorded_is_not_replaced_even_by_force(file: Path) -> None:
+    writer = WireFileWriter(file, header(), overwrite=True)
+    writer.add(begin())
+    with pytest.raises(InvalidRequestError, match="another recorder is writing"):
+        WireFileWriter(file, header(), overwrite=True)
+    writer.close()
+    assert list(WireFile(file).records()) == [begin()]
+    WireFileWriter(file, header(), overwrite=True).close()
+
+
+def test_by_force_a_link_keeps_its_file(file: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.rec"
+    link.symlink_to(file)
+    WireFileWriter(link, header(), overwrite=True).close()
+    assert link.is_symlink()
+    assert list(WireFile(file).records()) == []
+
+
+def test_a_chunk_that_claims_to_be_huge_is_not_read(file: Path) -> None:
+    huge = struct.pack("<4sIIqq", b"CHNK", 0xFFFF_FFFF, 0, 0, 0)
+    content = file.read_bytes() + huge + struct.pack("<I", zlib.crc32(huge)) + b"x"
+    file.write_bytes(content)
+    with pytest.raises(StorageCorruptError, match="would have 4294967295 bytes"):
+        WireFile(file)
+
+
+def test_cut_at_every_byte_a_small_file_opens_or_is_refused_in_one_sentence(
+    tmp_path: Path,
+) -> None:
+    content = write(
+        tmp_path / "small.rec", [begin(), ended(1.0)], chunk_after_each=True
+    ).read_bytes()
+    cut = tmp_path / "cut.rec"
+    opened, said = list[int](), list[str]()
+    for length in range(len(content) + 1):
+        cut.write_bytes(content[:length])
+        try:
+            opened.append(len(list(open_recording(cut).records())))
+        except (InvalidRequestError, StorageCorruptError) as error:
+            said.append(str(error))
+    assert len(said) + len(opened) == len(content) + 1
+    empty, headless = sorted(set(said), key=len)
+    assert empty == f"{cut} is empty: expected a recording made by 'upbit-backbone record'"
+    assert headless.startswith(f"{cut}: the recording breaks off before its header, there is")
+    assert opened == sorted(opened)
+    assert set(opened) == {0, 1, 2}
 
 
 def test_neither_side_holds_more_than_a_chunk(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ async def test_a_more_urgent_caller_joins_and_raises_the_request_that_waits() ->
         urgency.append(request.ticket.priority)
         assert urgency == [Priority.LOW, Priority.CRITICAL, Priority.CRITICAL]
         request.answer.set_result("answer")
-        assert await asyncio.gather(low, critical, normal) == ["answer"] * 3
+        assert list(await asyncio.gather(low, critical, normal)) == ["answer"] * 3
         assert request.begun == 1
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -9,16 +11,19 @@ from typing import Any
 import aiohttp
 import pytest
 import websockets
+from aiohttp.test_utils import make_mocked_request
 
 from tests.eventually import eventually
 from tests.manual_clock import ManualClock
 from tests.simulator.worlds import Caller
-from upbit_backbone.clock import FrozenClock
-from upbit_backbone.errors import InvalidRequestError
+from upbit_backbone.clock import FrozenClock, utc_datetime
+from upbit_backbone.errors import InvalidRequestError, TransportError
 from upbit_backbone.protocol import Priority
 from upbit_backbone.routing.rate_limit import WINDOW_S, RateWindow
 from upbit_backbone.simulator import Simulator
+from upbit_backbone.simulator.gateway import caller_of
 from upbit_backbone.simulator.limits import LIMITS
+from upbit_backbone.simulator.script import read_script
 from upbit_backbone.simulator.settings import SimulatorSettings, WindowKind, read_settings
 
 KINDS: tuple[WindowKind, ...] = ("fixed", "first-request", "sliding")
@@ -31,6 +36,8 @@ PATHS = {
 }
 
 every_window = pytest.mark.parametrize("window", KINDS)
+
+pytestmark = pytest.mark.usefixtures("shared_tables")
 
 
 @asynccontextmanager
@@ -206,6 +213,107 @@ async def test_our_limiter_is_never_refused_by_the_server(
             ours.grant(clock.monotonic(), Priority.NORMAL)
             assert (await caller.get(PATHS["orderbook"])).status == 200
         assert caller.simulator._gateway.calls.peaks() == {"orderbook": 10}
+
+
+@every_window
+async def test_five_messages_a_second_and_a_hundred_a_minute(
+    clock: ManualClock, window: WindowKind
+) -> None:
+    """Of each connection alone; one more is answered with an error, then the connection ends."""
+    ask = '[{"ticket":"x"},{"method":"LIST_SUBSCRIPTIONS"}]'
+
+    async def answered(connection: websockets.ClientConnection, times: int) -> list[str]:
+        for _ in range(times):
+            await connection.send(ask)
+        async with asyncio.timeout(5):
+            answers = [json.loads(await connection.recv()) for _ in range(times)]
+        return [answer.get("error", {}).get("name", "listed") for answer in answers]
+
+    clock.advance(20)  # a minute of the fixed window begins
+    async with (
+        world(clock, window=window) as caller,
+        websockets.connect(caller.simulator.ws_url) as hasty,
+        websockets.connect(caller.simulator.ws_url) as patient,
+    ):
+        assert await answered(hasty, 6) == ["listed"] * 5 + ["TOO_MANY_REQUEST"]
+        with pytest.raises(websockets.ConnectionClosedOK):
+            await hasty.recv()
+        for _ in range(20):
+            assert await answered(patient, 5) == ["listed"] * 5
+            clock.advance(1.001)
+        assert await answered(patient, 1) == ["TOO_MANY_REQUEST"]
+
+
+async def test_in_maintenance_every_call_and_connect_meets_a_page_of_a_proxy(
+    clock: ManualClock,
+) -> None:
+    """It counts nowhere; open sockets are cut, and afterwards everything is as before."""
+    now_ms = clock.now_ms()
+    window = {"type": "maintenance", "from": iso(now_ms + 60_000), "until": iso(now_ms + 180_000)}
+    script = read_script(json.dumps({"events": [window]}).encode(), now_ms)
+    async with (
+        Simulator(clock=clock, script=script) as simulator,
+        aiohttp.ClientSession() as session,
+        websockets.connect(simulator.ws_url) as open_before,
+    ):
+        caller = Caller(simulator, session)
+        clock.advance(60)
+        for path in PATHS.values():
+            status, kind, text = await raw(caller, path)
+            assert (status, kind) == (503, "text/html")
+            assert "maintenance" in text
+        async with session.get(simulator.rest_url + PATHS["ticker"]) as response:
+            assert "remaining-req" not in response.headers
+        assert await handshake(simulator) == 503
+        with pytest.raises(websockets.ConnectionClosedError):
+            async with asyncio.timeout(5):
+                await open_before.recv()
+        calls = simulator._gateway.calls
+        assert (calls.served, calls.refused) == ({"websocket": 1}, {})
+        clock.advance(120)
+        assert (await caller.get(PATHS["ticker"])).headers["remaining-req"].endswith("sec=9")
+        assert await handshake(simulator) == 101
+
+
+def iso(at_ms: int) -> str:
+    return utc_datetime(at_ms).isoformat()
+
+
+@pytest.mark.parametrize(
+    ("remote", "caller"),
+    [
+        ("127.0.0.1", "127.0.0.1"),
+        ("::1", "127.0.0.1"),
+        ("::ffff:127.0.0.1", "127.0.0.1"),
+        ("127.0.0.2", "127.0.0.2"),
+        ("::ffff:10.1.2.3", "10.1.2.3"),
+        ("fe80::1", "fe80::1"),
+        (None, ""),
+    ],
+)
+def test_an_address_has_one_allowance_however_it_is_written(
+    remote: str | None, caller: str
+) -> None:
+    request = make_mocked_request("GET", "/").clone(remote=remote or "")
+    assert caller_of(request) == caller
+
+
+async def test_both_loopback_addresses_share_limits_and_bans(clock: ManualClock) -> None:
+    try:
+        simulator = Simulator(clock=clock, host="::1")
+        await simulator.start()
+    except TransportError:
+        pytest.skip("this machine has no IPv6")
+    try:
+        simulator._gateway.calls.ban("127.0.0.1", 30.0, simulator._gateway.now())
+        async with aiohttp.ClientSession() as session:
+            caller = Caller(simulator, session)
+            assert (await caller.get(PATHS["ticker"])).error[:2] == (418, 418)
+            async with session.get(simulator.control_url) as answer:
+                assert (await answer.json())["bans"] == {"127.0.0.1": 30}
+        assert await handshake(simulator) == 418
+    finally:
+        await simulator.close()
 
 
 def test_limits_of_the_header_are_those_counted() -> None:

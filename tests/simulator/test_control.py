@@ -18,6 +18,8 @@ from upbit_backbone.simulator.control import is_loopback
 
 TICKER = "/ticker?markets=KRW-ETH"
 
+pytestmark = pytest.mark.usefixtures("shared_tables")
+
 
 @dataclass(frozen=True)
 class Control:
@@ -119,6 +121,38 @@ async def test_it_tells_the_exact_trades_between_two_instants(
     assert unknown.error == (404, 404, "Code not found")
 
 
+async def test_more_trades_than_it_can_tell_are_refused_and_not_cut(
+    control: Control, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = f"/trades?market=KRW-ETH&from_ms={AUTUMN_2025_MS}&to_ms={AUTUMN_2025_MS + MINUTE_MS}"
+    clock.advance(60)
+    number = len((await control.ask("GET", path)).body)
+    monkeypatch.setattr("upbit_backbone.simulator.control.MOST_TRADES", number)
+    assert len((await control.ask("GET", path)).body) == number
+    monkeypatch.setattr("upbit_backbone.simulator.control.MOST_TRADES", number - 1)
+    refused = await control.ask("GET", path)
+    assert refused.status == 400
+    assert f"more than {number - 1} trades" in refused.error[2]
+
+
+async def test_trades_that_have_not_happened_are_not_told(
+    control: Control, clock: ManualClock
+) -> None:
+    path = f"/trades?market=KRW-ETH&from_ms={AUTUMN_2025_MS}&to_ms={AUTUMN_2025_MS + MINUTE_MS}"
+    clock.advance(20)
+    early = (await control.ask("GET", path)).body
+    assert max(row["timestamp"] for row in early) <= clock.now_ms()
+    clock.advance(40)
+    assert len((await control.ask("GET", path)).body) > len(early) > 0
+
+
+@pytest.mark.parametrize("far_ms", [-(10**18), -1, 10**15, 10**18, 10**40])
+async def test_far_times_are_answered_too(control: Control, far_ms: int) -> None:
+    path = f"/trades?market=KRW-ETH&from_ms={far_ms}&to_ms={far_ms + 1_000}"
+    answer = await control.ask("GET", path)
+    assert (answer.status, answer.body) == (200, []) or answer.status == 400
+
+
 async def test_faults_are_added_listed_and_cleared(caller: Caller, control: Control) -> None:
     words = {"kind": "empty", "group": "ticker", "count": 5, "until": 60}
     added = await control.ask("POST", "/faults", json=words)
@@ -143,6 +177,7 @@ async def test_faults_are_added_listed_and_cleared(caller: Caller, control: Cont
     assert (await control.state())["faults"] == [first, second]
     assert (await control.ask("DELETE", "/faults/1")).status == 200
     assert (await control.ask("DELETE", "/faults/1")).error[:2] == (404, 404)
+    assert (await control.ask("DELETE", f"/faults/{'9' * 5_000}")).status == 404
     assert [fault["id"] for fault in (await control.ask("GET", "/faults")).body] == [2]
     assert await caller.rows("/ticker", markets="KRW-ETH")
     assert (await control.ask("DELETE", "/faults")).status == 200
@@ -160,6 +195,10 @@ async def test_faults_are_added_listed_and_cleared(caller: Caller, control: Cont
         (b'{"kind":"429","symbol":7}', "symbol of fault '429' was 7"),
         (b'{"kind":"429","from":1e300}', "from of fault '429' was 1e+300"),
         (b'{"kind":"429","from":[]}', "from of fault '429' was []"),
+        (b'{"kind":"418","s":0}', "s of fault '418' was 0: expected more than 0 seconds"),
+        (b'{"kind":"\xff"}', "a fault must be a JSON object"),
+        (b'{"kind":' + b"[" * 100_000, "a fault must be a JSON object"),
+        (b'{"kind":"429","seed":' + b"9" * 400 + b"}", "seed of fault '429' was"),
     ],
 )
 async def test_what_is_no_fault_is_refused(control: Control, body: bytes, sentence: str) -> None:

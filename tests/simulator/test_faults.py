@@ -36,6 +36,8 @@ CANDLES = "/candles/minutes/1"
 BTC, ETH = "KRW-BTC", "KRW-ETH"
 PLAIN = {"Accept-Encoding": "identity"}
 
+pytestmark = pytest.mark.usefixtures("shared_tables")
+
 
 async def texts(simulator: Simulator, caller: Caller, path: str, **query: str | int) -> bytes:
     """The body of an answer, whatever it is."""
@@ -638,7 +640,7 @@ async def test_numbers_of_frames_can_be_strings(simulator: Simulator, clock: Man
 async def test_a_list_can_hold_several_objects(
     simulator: Simulator, clock: ManualClock, form: str
 ) -> None:
-    strike(simulator, "list-frames rows=3 count=3")
+    strike(simulator, "list-frames rows=3 count=1")
     async with live_trades(simulator, clock, form=form) as connection:
         several, one = await frames(connection, 2)
     assert [frame["type"] for frame in several] == ["trade"] * 3
@@ -683,6 +685,362 @@ async def test_every_kind_of_fault_leaves_the_server_standing(clock: ManualClock
             clock.advance(20)
         await eventually(lambda: not simulator._sessions)
         assert await caller.rows("/ticker", markets=BTC)
+
+
+# Bounds that hold exactly, strikes that are counted truly, ends that end
+
+
+async def test_a_connection_is_struck_by_its_exact_market_alone(
+    simulator: Simulator, clock: ManualClock
+) -> None:
+    """Not by one whose name begins alike, nor by one that an earlier request named."""
+    async with stream(simulator, "orderbook", codes=("KRW-BTC.5",)) as connection:
+        for symbol in ("KRW-BT", "RW-BTC", "BTC", "KRW-BTC.5"):
+            strike(simulator, f"drop symbol={symbol}")
+        await connection.send(b'[{"ticket":"y"},{"type":"trade","codes":["KRW-ETH"]}]')
+        await until_snapshot(connection, ETH)
+        strike(simulator, f"drop symbol={BTC}")
+        await looked_at(simulator)
+        assert fired(simulator) == [0] * 5
+        await connection.send(b'[{"ticket":"z"},{"type":"orderbook","codes":["KRW-BTC.1"]}]')
+        with pytest.raises(websockets.ConnectionClosedError):
+            await until_closed(connection)
+        assert fired(simulator) == [0, 0, 0, 0, 1]
+
+
+async def until_snapshot(connection: websockets.ClientConnection, symbol: str) -> None:
+    while json.loads(await received(connection)).get("code") != symbol:
+        pass
+
+
+async def looked_at(simulator: Simulator) -> None:
+    """Returns when all connections have met the faults in the book."""
+    number = strike(simulator, "slow bytes=1000000000")
+    await eventually(
+        lambda: all(active.fired for active in simulator.faults if active.number == number)
+    )
+    simulator.faults.clear(number)
+
+
+async def test_a_half_open_connection_outlives_the_idle_timeout(clock: ManualClock) -> None:
+    async with (
+        Simulator(clock=clock, settings=SimulatorSettings(idle_timeout_s=5)) as simulator,
+        stream(simulator, "trade", codes=("KRW-NONE",)) as connection,
+    ):
+        number = strike(simulator, "half-open")
+        await eventually(lambda: fired(simulator) == [1])
+        for _ in range(2):
+            clock.advance(6)
+            await asyncio.sleep(0.3)  # the timekeeper looks four times a second
+        pong = await connection.ping()
+        simulator.faults.clear(number)
+        async with asyncio.timeout(5):
+            await pong
+        clock.advance(6)
+        with pytest.raises(websockets.ConnectionClosedError):
+            await until_closed(connection)
+
+
+async def test_a_half_open_connection_that_its_client_leaves_is_forgotten(
+    simulator: Simulator,
+) -> None:
+    strike(simulator, "half-open")
+    connection = await websockets.connect(simulator.ws_url, close_timeout=0.05)
+    await eventually(lambda: fired(simulator) == [1])
+    await connection.send("PING")
+    await connection.close()
+    await eventually(lambda: not simulator._sessions)
+    assert not simulator._stream_faults._sockets
+
+
+async def test_a_half_open_connection_stays_deaf_whatever_was_sent_before(
+    simulator: Simulator,
+) -> None:
+    async with stream(simulator, "trade", codes=("KRW-NONE",)) as connection:
+        strike(simulator, "half-open")
+        await eventually(lambda: fired(simulator) == [1])
+        pongs = [
+            asyncio.ensure_future(await connection.ping(b"%03d" % number + b"x" * 100))
+            for number in range(300)
+        ]
+        await asyncio.sleep(0.1)
+        assert not any(pong.done() for pong in pongs)
+        simulator.faults.clear()
+        async with asyncio.timeout(5):
+            await asyncio.gather(*pongs)
+
+
+async def test_a_slow_connection_is_quick_again_when_the_fault_ends(
+    simulator: Simulator, clock: ManualClock
+) -> None:
+    async with stream(simulator, "trade") as connection:
+        number = strike(simulator, "slow bytes=1")
+        await eventually(lambda: fired(simulator) == [1])
+        clock.advance(10)
+        await frames(connection, 1)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await connection.recv()
+        simulator.faults.clear(number)
+        clock.advance(10)
+        assert await frames(connection, 2)
+
+
+@pytest.mark.parametrize("text", ["latency ms=60000", "slow bytes=1", "hang", "slow bytes=20"])
+async def test_who_does_not_wait_for_a_late_answer_leaves_nothing_behind(
+    clock: ManualClock, text: str
+) -> None:
+    """The guards fail this test if the call still waits after the simulator is closed."""
+    async with Simulator(clock=clock) as simulator:
+        strike(simulator, text)
+        _, writer = await asyncio.open_connection(*address(simulator))
+        writer.write(f"GET /v1/ticker?markets={BTC} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await eventually(lambda: fired(simulator) == [1])
+        writer.transport.abort()
+        before = asyncio.all_tasks()
+        await eventually(lambda: len(asyncio.all_tasks()) < len(before))
+
+
+HOLDING = (
+    "latency",
+    "hang",
+    "slow",
+    "refused",
+    "drop",
+    "half-open",
+    "late",
+    "reorder",
+    "list-frames",
+)
+"""What keeps a call, a connection, a frame or the port."""
+
+
+async def test_a_simulator_closes_at_once_whatever_fault_is_active(clock: ManualClock) -> None:
+    loop = asyncio.get_running_loop()
+    for kind in HOLDING:
+        async with (
+            aiohttp.ClientSession() as session,
+            Simulator(clock=clock) as simulator,
+        ):
+            asking = None
+            with suppress(websockets.WebSocketException, OSError):
+                connection = await websockets.connect(simulator.ws_url, close_timeout=0)
+                await connection.send('[{"ticket":"x"},{"type":"trade","codes":["KRW-BTC"]}]')
+                simulator.faults.add(Fault(kind=kind))
+                url = f"{simulator.rest_url}/ticker?markets={BTC}"
+                asking = asyncio.create_task(answered(session, url), name="asking")
+                clock.advance(2)
+                await asyncio.sleep(0.01)
+            began = loop.time()
+            await simulator.close()
+            assert loop.time() - began < 0.6, kind
+            await connection.close()
+            if asking is not None:
+                await asking
+
+
+async def answered(session: aiohttp.ClientSession, url: str) -> None:
+    with suppress(aiohttp.ClientError):
+        async with session.get(url) as response:
+            await response.read()
+
+
+async def test_rows_are_missing_once_on_a_page_that_has_them(
+    simulator: Simulator, caller: Caller
+) -> None:
+    """Neither another group nor a page too short for it uses up the one time."""
+    strike(simulator, "missing-rows")
+    assert len(await caller.rows("/ticker", markets=BTC)) == 1
+    assert len(await caller.rows(CANDLES, market=BTC, count=1)) == 1
+    assert (await caller.get(CANDLES, market="KRW-NONE")).status == 404
+    assert fired(simulator) == [0]
+    assert len(await caller.rows(CANDLES, market=BTC, count=20)) == 17
+    assert fired(simulator) == [1]
+
+
+async def test_a_fault_of_a_type_of_frame_leaves_calls_alone(
+    simulator: Simulator, caller: Caller, clock: ManualClock
+) -> None:
+    strike(simulator, "string-numbers type=trade")
+    (row,) = await caller.rows("/ticker", markets=BTC)
+    assert isinstance(row["trade_price"], float)
+    async with live_trades(simulator, clock, "trade", "ticker") as connection:
+        kinds = dict[str, type]()
+        while len(kinds) < 2:
+            (frame,) = await frames(connection, 1)
+            kinds[frame["type"]] = type(frame["trade_price"])
+    assert kinds["trade"] is str
+    assert kinds["ticker"] in (int, float)
+
+
+async def test_without_end_every_second_frame_of_a_market_changes_places(
+    clock: ManualClock,
+) -> None:
+    async with (
+        Simulator(clock=clock, settings=SimulatorSettings(late_trades=False)) as simulator,
+        live_trades(simulator, clock) as connection,
+    ):
+        strike(simulator, "reorder")
+        seen = await ids(connection, 8)
+        assert [*seen[1::2]] < [*seen[::2]]
+        assert sorted(seen) == [
+            one for pair in zip(seen[1::2], seen[::2], strict=True) for one in pair
+        ]
+        assert fired(simulator)[0] <= 6
+
+
+async def test_frames_change_places_with_those_of_their_own_market(
+    clock: ManualClock,
+) -> None:
+    async with (
+        Simulator(clock=clock, settings=SimulatorSettings(late_trades=False)) as simulator,
+        stream(simulator, "trade", codes=(BTC, ETH)) as connection,
+        passing(clock),
+    ):
+        strike(simulator, f"reorder symbol={BTC} count=1")
+        seen: dict[str, list[int]] = {BTC: [], ETH: []}
+        while len(seen[BTC]) < 4 or not seen[ETH]:
+            (frame,) = await frames(connection, 1)
+            seen[frame["code"]].append(frame["sequential_id"])
+    assert seen[ETH] == sorted(seen[ETH])
+    assert [later < earlier for earlier, later in pairwise(seen[BTC][:4])] == [True, False, False]
+
+
+async def test_late_frames_are_held_in_bounded_number(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("upbit_backbone.simulator.stream_faults.MOST_LATE_FRAMES", 3)
+    async with Simulator(clock=clock) as simulator, live_trades(simulator, clock) as connection:
+        strike(simulator, "late ms=3600000")
+        assert await frames(connection, 2)
+        assert fired(simulator) == [3]
+
+
+@pytest.mark.parametrize("variant", ["bid", "ask"])
+async def test_a_side_of_a_book_can_be_padded_with_zeros(
+    simulator: Simulator, caller: Caller, clock: ManualClock, variant: str
+) -> None:
+    (true,) = await caller.rows("/orderbook", markets=BTC)
+    strike(simulator, f"zero-padded rows=10 variant={variant} count=1")
+    assert await caller.rows("/ticker", markets=BTC)
+    assert await caller.rows("/orderbook/instruments", markets=BTC)
+    (padded,) = await caller.rows("/orderbook", markets=BTC)
+    assert fired(simulator) == [1]
+    price, size = f"{variant}_price", f"{variant}_size"
+    units = true["orderbook_units"]
+    assert padded["orderbook_units"] == [
+        *units[:20], *({**unit, price: 0, size: 0} for unit in units[20:])
+    ]  # fmt: skip
+    total = f"total_{variant}_size"
+    assert padded[total] == pytest.approx(sum(unit[size] for unit in units[:20]))
+    assert {**padded, total: 0, "orderbook_units": 0} == {**true, total: 0, "orderbook_units": 0}
+    strike(simulator, f"zero-padded rows=29 variant={variant}")
+    async with live_trades(simulator, clock, "trade", "orderbook", form="SIMPLE") as connection:
+        while (frame := (await frames(connection, 1))[0])["ty"] != "orderbook":
+            pass
+    short = variant[0]
+    assert [unit[f"{short}p"] > 0 for unit in frame["obu"]] == [True] + [False] * 29
+    assert frame[f"t{short}s"] == pytest.approx(frame["obu"][0][f"{short}s"])
+
+
+async def test_the_snapshot_of_a_book_can_be_stale(
+    simulator: Simulator, clock: ManualClock
+) -> None:
+    async with websockets.connect(simulator.ws_url) as connection:
+
+        async def snapshots(kind: str, *codes: str) -> list[Any]:
+            part = {"type": kind, "codes": codes, "is_only_snapshot": True}
+            await connection.send(json.dumps([{"ticket": "x"}, part]))
+            return await frames(connection, len(codes))
+
+        then = await snapshots("orderbook", BTC)
+        clock.advance(143)
+        now = await snapshots("orderbook", BTC, ETH)
+        strike(simulator, f"stale-book symbol={BTC} count=1")
+        assert await snapshots("ticker", BTC)
+        stale, fresh = await snapshots("orderbook", BTC, ETH)
+        assert [stale] == then
+        assert stale["timestamp"] < now[0]["timestamp"] - 100_000
+        assert fresh == now[1]
+        clock.advance(1)
+        assert fired(simulator) == [1]
+        assert (await snapshots("orderbook", BTC))[0]["timestamp"] > now[0]["timestamp"] - 60_000
+
+
+async def test_a_trade_can_come_as_snapshot_and_again_in_real_time(simulator: Simulator) -> None:
+    strike(simulator, "duplicate type=trade variant=realtime count=1")
+    async with websockets.connect(simulator.ws_url) as connection:
+        await connection.send('[{"ticket":"x"},{"type":"trade","codes":["KRW-BTC"]}]')
+        first, again = await frames(connection, 2)
+    assert (first["stream_type"], again["stream_type"]) == ("SNAPSHOT", "REALTIME")
+    assert {**first, "stream_type": ""} == {**again, "stream_type": ""}
+
+
+async def test_connects_are_refused_again_and_again_and_come_back_on_the_same_port(
+    simulator: Simulator, clock: ManualClock
+) -> None:
+    where = address(simulator)
+
+    def connects() -> bool:
+        with socket.socket() as one:
+            return one.connect_ex(where) == 0
+
+    for _ in range(2):
+        number = strike(simulator, "refused")
+        await eventually(lambda: not connects())
+        simulator.faults.clear(number)
+        await eventually(connects)
+    assert address(simulator) == where
+
+
+async def test_a_port_taken_meanwhile_is_listened_on_when_it_is_free(
+    simulator: Simulator, caller: Caller
+) -> None:
+    number = strike(simulator, "refused")
+    await eventually(lambda: not simulator._runner or not simulator._runner.addresses)
+    with socket.socket() as squatter:
+        squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        squatter.bind(address(simulator))
+        squatter.listen()
+        simulator.faults.clear(number)
+        await asyncio.sleep(0.06)
+    async with asyncio.timeout(5):
+        while True:
+            with suppress(aiohttp.ClientError):
+                assert await caller.rows("/ticker", markets=BTC)
+                break
+            await asyncio.sleep(0.01)
+
+
+async def test_a_429_can_lack_its_remaining_req(simulator: Simulator, caller: Caller) -> None:
+    strike(simulator, "429 group=ticker")
+    strike(simulator, "remaining variant=missing")
+    answer = await caller.get("/ticker", markets=BTC)
+    assert answer.status == 429
+    assert "remaining-req" not in answer.headers
+
+
+async def test_faults_strike_each_of_several_connections(
+    simulator: Simulator, clock: ManualClock
+) -> None:
+    async with (
+        stream(simulator, "trade") as first,
+        stream(simulator, "trade") as second,
+        stream(simulator, "trade") as third,
+    ):
+        strike(simulator, "drop count=2")
+        await eventually(lambda: fired(simulator) == [2])
+        await looked_at(simulator)
+        states = []
+        for connection in (first, second, third):
+            try:
+                async with asyncio.timeout(0.1):
+                    await until_closed(connection)
+            except websockets.ConnectionClosedError:
+                states.append("cut")
+            except TimeoutError:
+                states.append("open")
+        assert sorted(states) == ["cut", "cut", "open"]
 
 
 # What it costs

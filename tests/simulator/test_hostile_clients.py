@@ -29,6 +29,8 @@ TICKER = b"GET /v1/ticker?markets=KRW-BTC HTTP/1.1\r\nHost: x\r\n\r\n"
 NOWHERE = b"GET /v1/nowhere HTTP/1.1\r\nHost: x\r\n\r\n"
 CLOSE_TOO_LARGE = struct.pack(">H", 1009)
 
+pytestmark = pytest.mark.usefixtures("shared_tables")
+
 
 @asynccontextmanager
 async def wire(
@@ -103,6 +105,19 @@ async def test_half_a_request_is_waited_for_and_delays_nobody(
         assert await caller.rows("/ticker", markets="KRW-BTC")
         writer.write(TICKER[len(sent) :] if sent != b"\r\n" else TICKER)
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize("sent", [TICKER[:-2], b"", TICKER])
+async def test_half_a_request_is_not_kept_for_ever(clock: ManualClock, sent: bytes) -> None:
+    """Nor a connection on which nothing more comes."""
+    settings = SimulatorSettings(keep_alive_s=0.1)
+    async with (
+        Simulator(clock=clock, settings=settings) as simulator,
+        wire(simulator) as (reader, writer),
+    ):
+        writer.write(sent)
+        answer = await everything(reader)
+    assert answer.startswith(b"HTTP/1.1 200") == (sent == TICKER)
 
 
 def frame(opcode: int, payload: bytes, *, claimed: int | None = None) -> bytes:

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from upbit_backbone.protocol import Priority
 from upbit_backbone.routing.rate_limit import WINDOW_S, RateWindow
+from upbit_backbone.simulator import limits
 from upbit_backbone.simulator.limits import (
     HIGHEST_PEAK,
     LIMITS,
-    MOST_CALLERS,
     CallCounter,
     MessageLimit,
     PeakRate,
@@ -233,18 +233,22 @@ def test_a_reset_forgets_counts_and_bans() -> None:
 
 
 @every_window
-def test_callers_without_number_need_no_more_room_than_some(window: WindowKind) -> None:
+def test_callers_without_number_need_no_more_room_than_some(
+    window: WindowKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert limits.MOST_CALLERS == 10_000
+    monkeypatch.setattr(limits, "MOST_CALLERS", most := 1_000)
     calls, grown = counter(window), list[int]()
     tracemalloc.start()
     try:
         for rounds in range(4):
-            for number in range(MOST_CALLERS):
+            for number in range(most):
                 calls.take("ticker", f"{rounds} {number}", 1.0)
             grown.append(tracemalloc.get_traced_memory()[0])
     finally:
         tracemalloc.stop()
-    assert max(grown) < 1.2 * grown[0] < MOST_CALLERS * 2_000
-    assert calls.served.total() == 4 * MOST_CALLERS
+    assert max(grown) < 1.2 * grown[0] < most * 2_000
+    assert calls.served.total() == 4 * most
 
 
 def test_who_was_not_heard_of_for_a_while_is_forgotten() -> None:

@@ -254,6 +254,14 @@ def test_the_first_candle_holds_what_was_traded_since_the_listing(symbol: str) -
     assert shown.lowest.price == min(trade.price for trade in trades)
 
 
+def test_a_ticker_does_not_depend_on_what_was_asked_before() -> None:
+    of = market("KRW-SIM110")
+    first_day_ms = of.listing.listed_ms + 6 * HOUR_MS
+    asked = Tickers(of)
+    asked.at(first_day_ms + 100 * DAY_MS)
+    assert asked.at(first_day_ms) == Tickers(of).at(first_day_ms)
+
+
 class CountingTable(Table):
     """Counts the minutes whose trades are looked at."""
 

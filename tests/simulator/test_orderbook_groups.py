@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.simulator.test_script import scripted
 from tests.simulator.worlds import BUSY, SEED, THIN, market, ms
 from upbit_backbone.simulator.instruments import instrument_at
 from upbit_backbone.simulator.orderbook_groups import Depth, grouped_asks, grouped_bids
@@ -114,6 +115,16 @@ def test_asked_again_a_group_is_not_made_again() -> None:
     later = books.grouped(NOON_MS + 60_000, Fraction(10_000))
     assert later == book_at("KRW-BTC", NOON_MS + 60_000, Fraction(10_000))
     assert later != first
+
+
+async def test_which_levels_are_on_offer_changes_with_the_book() -> None:
+    jump = {"type": "move", "symbol": "KRW-XRP", "at": "2026-03-04T12:00:00Z", "change": -0.8}
+    of = await scripted("KRW-XRP", jump)
+    at_ms = ms("2026-03-04T12:00:00")  # one of the grid's steps lies before, one after
+    asked, fresh = Orderbooks(SEED, of), Orderbooks(SEED, of)
+    assert asked.grouped(at_ms - 1, Fraction(1_000)) is not None
+    assert asked.grouped(at_ms, Fraction(1_000)) == fresh.grouped(at_ms, Fraction(1_000))
+    assert asked.grouped(at_ms + 100, Fraction(1_000)) is None
 
 
 def test_the_cell_in_which_the_best_prices_end_holds_what_lies_beyond_them() -> None:

@@ -151,6 +151,21 @@ def test_a_cheap_market_has_no_bids_below_nothing() -> None:
     assert bids[0].price > 0
 
 
+async def test_sizes_of_the_cheapest_coin_are_no_64_bit_numbers() -> None:
+    listing = {"type": "listing", "symbol": "KRW-NEW", "at": "2026-03-04T12:00Z", "price": 1e-6}
+    of = await scripted("KRW-NEW", listing)
+    books = Orderbooks(SEED, of)
+    for hour in range(1, 20):
+        now_ms = ms("2026-03-05") + hour * 3_600_000
+        book = books.at(now_ms)
+        assert book is not None
+        assert all(level.size > 0 for level in (*book.asks, *book.bids) if level.price)
+        last = of.last_trade(of.cut(now_ms))
+        assert last is not None
+        after = books.after(last)
+        assert books.best_after(last) == (after.asks[0], after.bids[0])
+
+
 @pytest.mark.parametrize("symbol", SYMBOLS)
 def test_sizes_are_of_the_order_of_the_trades(symbol: str) -> None:
     of = market(symbol)

@@ -1,14 +1,18 @@
 """Tickers over REST: fields, lists, whole quotes."""
 
+import asyncio
+import json
 from datetime import UTC, datetime
 
 import aiohttp
 
+from tests.eventually import eventually
 from tests.manual_clock import ManualClock
 from tests.simulator.rest_errors import MISSING, NOT_FOUND
 from tests.simulator.worlds import Caller, listings, market, ms
 from upbit_backbone.clock import DAY_MS
 from upbit_backbone.simulator import Simulator
+from upbit_backbone.simulator.script import read_script
 from upbit_backbone.simulator.settings import SimulatorSettings
 from upbit_backbone.simulator.tickers import Tickers
 
@@ -119,6 +123,23 @@ async def test_all_tickers_of_a_quote_come_in_one_answer(
         assert expected is not None
         assert by_market[symbol]["trade_timestamp"] == expected.last.time_ms
         assert by_market[symbol]["acc_trade_volume_24h"] == expected.volume_24h / 1e8
+
+
+async def test_a_delisting_while_all_tickers_are_collected_does_not_cost_the_others(
+    clock: ManualClock,
+) -> None:
+    delisted = [symbol for symbol in listings() if symbol.startswith("KRW-")][200]
+    event = {"type": "delisting", "symbol": delisted, "at": "2025-09-15T00:01:00Z"}
+    script = read_script(json.dumps({"events": [event]}), clock.now_ms())
+    async with (
+        Simulator(clock=clock, script=script) as simulator,
+        aiohttp.ClientSession() as session,
+    ):
+        caller = Caller(simulator, session)
+        asked = asyncio.create_task(caller.rows("/ticker/all", quote_currencies="KRW"))
+        await eventually(lambda: simulator._exchange._tables)
+        clock.advance(120)
+        assert len(await asked) > 200
 
 
 async def test_a_quote_nobody_knows_is_not_found(caller: Caller, clock: ManualClock) -> None:

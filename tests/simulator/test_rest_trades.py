@@ -5,7 +5,8 @@ import pytest
 
 from tests.manual_clock import AUTUMN_2025_MS, ManualClock
 from tests.simulator.rest_errors import INVALID, MISMATCH, MISSING, NOT_FOUND
-from tests.simulator.worlds import Caller
+from tests.simulator.streams import stream
+from tests.simulator.worlds import Caller, listings
 from upbit_backbone.clock import DAY_MS, HOUR_MS, MINUTE_MS
 from upbit_backbone.simulator import Simulator
 from upbit_backbone.simulator.settings import SimulatorSettings
@@ -33,6 +34,25 @@ async def test_a_trade_is_compared_with_the_close_of_the_day_before(
     assert {trade["ask_bid"] for trade in trades} == {"ASK", "BID"}
     assert trades == sorted(trades, key=lambda trade: -trade["sequential_id"])
     assert await caller.rows(TICKS, market="KRW-XRP") == trades[:1]
+
+
+async def test_on_the_first_day_trade_ticker_and_candle_are_compared_with_the_same_price(
+    caller: Caller, clock: ManualClock
+) -> None:
+    symbol = "KRW-SIM110"
+    clock.set_wall(listings()[symbol].listed_ms + 6 * HOUR_MS)
+    (ticker,) = await caller.rows("/ticker", markets=symbol)
+    (day,) = await caller.rows("/candles/days", market=symbol)
+    trades = await caller.rows(TICKS, market=symbol, count=500)
+    assert len({trade["trade_price"] for trade in trades}) > 1
+    assert {row["prev_closing_price"] for row in (*trades, ticker, day)} == {day["opening_price"]}
+    assert trades[0]["change_price"] == ticker["signed_change_price"] == day["change_price"]
+    async with stream(caller.simulator) as client:
+        await client.ask(
+            {"type": "trade", "codes": [symbol]}, {"type": "ticker", "codes": [symbol]}
+        )
+        for frame in await client.frames(2):
+            assert frame["prev_closing_price"] == day["opening_price"]
 
 
 async def test_a_past_day_is_walked_by_cursor(caller: Caller, clock: ManualClock) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 
 import msgspec
 import pytest
@@ -24,7 +25,7 @@ from upbit_backbone.simulator.candles import (
 from upbit_backbone.simulator.exchange import Exchange
 from upbit_backbone.simulator.market import Market, prepare
 from upbit_backbone.simulator.regime import Trade
-from upbit_backbone.simulator.script import Script, read_script, scripted_listings
+from upbit_backbone.simulator.script import Move, Script, read_script, scripted_listings
 from upbit_backbone.simulator.tickers import Tickers
 
 NOW_MS = ms("2026-03-04T11:00:00")
@@ -127,6 +128,51 @@ async def test_a_move_without_a_length_is_one_jump() -> None:
     assert after.price / before.price == pytest.approx(0.94, abs=0.001)
 
 
+@pytest.mark.parametrize("symbol", [XRP, THIN])
+@pytest.mark.parametrize("at", ["2026-03-04T23:59:00", "2026-03-04T12:03:00"])
+async def test_a_move_that_ends_with_a_minute_is_over_by_then(symbol: str, at: str) -> None:
+    moved = await scripted(symbol, fall(symbol, at, over_s=60))
+    usual = unscripted(listings()[symbol])
+    end_ms = ms(at) + MINUTE_MS
+    last, usual_last = (of.last_trade(of.cut(end_ms)) for of in (moved, usual))
+    assert last is not None
+    assert usual_last is not None
+    assert last.time_ms == end_ms - 1
+    later = moved.next_trades(end_ms - 1)[0]
+    usual_later = usual.next_trades(end_ms - 1)[0]
+    assert later.sequential_id == usual_later.sequential_id
+    assert last.price - usual_last.price == later.price - usual_later.price
+    # What is done before an instant, and what from it on, are told apart there too.
+    page = candles(moved, 1, start_before_ms=end_ms, now_ms=end_ms + MINUTE_MS, count=1)
+    assert page == [candle_of(ms(at), trades_between(moved, ms(at), end_ms))]
+    assert moved.last_trade(moved.cut(end_ms)) == last
+
+
+@pytest.mark.parametrize(
+    ("symbol", "events"),
+    [
+        # A tick of ten thousandths of a won: prices of nine digits.
+        (XRP, [{"type": "tick_size", "at": "2026-03-04T11:30:00Z", "tick_size": "0.00001"}]),
+        # 3e19 hundred-millionths change hands in an hour.
+        (
+            "KRW-BTT",
+            [{"type": "move", "at": "2026-03-04T11:30:00Z", "over_s": 3600, "change": 0.1}],
+        ),
+    ],
+)
+async def test_sums_stay_exact_however_many_digits_they_have(
+    symbol: str, events: list[dict[str, object]]
+) -> None:
+    happening = [{**event, "symbol": symbol} for event in events]
+    of = await scripted(symbol, *happening, fall(symbol, "2026-03-04T13:00:00Z"))
+    start_ms, now_ms = ms("2026-03-04T11:00:00"), ms("2026-03-04T13:59:59")
+    trades = trades_between(of, start_ms, now_ms + 1)
+    for unit in (1, 60):
+        expected = candles_by_trades(trades, unit * MINUTE_MS)
+        page = candles(of, unit, start_before_ms=now_ms, now_ms=now_ms, count=len(expected))
+        assert page == expected
+
+
 def candles_by_trades(trades: list[Trade], span_ms: int) -> list[Candle]:
     buckets: dict[int, list[Trade]] = {}
     for trade in trades:
@@ -184,6 +230,19 @@ async def test_a_ticker_of_a_scripted_market_agrees_with_its_trades(at: str) -> 
     assert shown.volume_today == sum(trade.volume for trade in today)
     assert shown.value_24h == sum(trade.price * trade.volume for trade in last_day)
     assert shown.sold_today == sum(trade.volume for trade in today if not trade.taker_buys)
+
+
+@settings(max_examples=30)
+@given(data=st.data())
+async def test_the_last_trade_is_found_with_or_without_its_sums(data: st.DataObject) -> None:
+    of = await scripted(XRP, *EVERYTHING)
+    edges = [regime.from_ms for regime in of.regimes[1:]]
+    near = st.builds(int.__add__, st.sampled_from(edges), st.integers(-2, 2))
+    anywhere = st.integers(of.listing.listed_ms - DAY_MS, ms("2026-03-07"))
+    instant_ms = data.draw(near | anywhere)
+    newest = of.trades_back(from_ms=0, before_ms=instant_ms, before_id=None, count=1)
+    assert of.last_trade_before(instant_ms) == (newest[0] if newest else None)
+    assert of.last_trade(of.cut(instant_ms)) == (newest[0] if newest else None)
 
 
 @settings(max_examples=30)
@@ -287,6 +346,13 @@ async def test_a_delisting_is_announced_and_ends_everything() -> None:
     assert of.next_trades(at_ms) == []
 
 
+async def test_what_happens_after_a_delisting_does_not_bring_a_market_back() -> None:
+    delisting = {"type": "delisting", "symbol": THIN, "at": "2026-03-04T12:00Z"}
+    silence = {"type": "silence", "symbol": THIN, "from": "2026-03-05T12:00Z", "until": "+200040"}
+    of = await scripted(THIN, delisting, silence)
+    assert of.next_trades(ms("2026-03-04T12:00:00") - 1) == []
+
+
 def test_warnings_and_cautions_are_switched_on_and_off() -> None:
     hour = "2026-03-04T{}:00:00Z".format
     changed = scripted_listings(
@@ -371,6 +437,38 @@ def test_equal_scripts_have_one_name_and_others_another() -> None:
         ([{"type": "tick_size", "symbol": XRP, "at": "+60", "tick_size": "x"}], "decimal number"),
         ([fall(XRP, change=-0.99)], "takes its lowest price to nothing"),
         ([fall(XRP, change=1.0)] * 1_001, "expected at most 1000"),
+        ([{"type": "tick_size", "symbol": XRP, "at": "+60", "tick_size": "1/0"}], "decimal number"),
+        ([{"type": "tick_size", "symbol": XRP, "at": "+60", "tick_size": "1/2"}], "decimal number"),
+        (
+            [{"type": "tick_size", "symbol": XRP, "at": "+60", "tick_size": "0.00000001"}],
+            "give a larger tick_size",
+        ),
+        (
+            [{"type": "tick_size", "symbol": XRP, "at": "+60", "tick_size": "10000"}],
+            "give a smaller tick_size",
+        ),
+        (
+            # It costs 8 to 11 won: nothing could be bid below its only price.
+            [{"type": "tick_size", "symbol": THIN, "at": "+60", "tick_size": "8"}],
+            "give a smaller tick_size",
+        ),
+        ([fall(XRP, "9999-12-31T23:59:59-09:00")], "expected a time such as"),
+        ([fall(XRP, "0001-01-01T00:00:00+09:00")], "expected a time such as"),
+        (
+            [{"type": "listing", "symbol": "ETH-NEW", "at": "+60", "price": 1}],
+            "has the quote asset ETH: expected one of KRW, BTC, USDT",
+        ),
+        (
+            [{"type": "listing", "symbol": "KRW-NEW", "at": "+60", "price": 1e300}],
+            "give one of at most 1000000000000 KRW",
+        ),
+        (
+            [
+                {"type": "delisting", "symbol": XRP, "at": "+60"},
+                {"type": "listing", "symbol": XRP, "at": "+120"},
+            ],
+            "closes the market before it is listed",
+        ),
     ],
 )
 async def test_a_script_that_cannot_happen_is_refused_in_one_sentence(
@@ -394,6 +492,11 @@ async def check(events: list[Happening]) -> None:
         await exchange.check_script()
     finally:
         exchange.close()
+
+
+def test_times_of_events_made_in_python_need_a_zone() -> None:
+    with pytest.raises(InvalidRequestError, match="2026-03-04T12:00:00 without a zone"):
+        Move(symbol=XRP, at=datetime(2026, 3, 4, 12), change=0.1)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"events": 3}', "null", '{"events": [7]}'])

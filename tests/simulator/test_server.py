@@ -257,7 +257,7 @@ async def test_a_bad_flag_is_one_sentence_and_a_failure(flags: list[str], senten
     )  # fmt: skip
     async with asyncio.timeout(30):
         out, said = await running.communicate()
-    assert (running.returncode, out) == (1, b"")
+    assert (running.returncode, out) == (2, b"")
     assert sentence in said.decode()
     assert said.decode().count("\n") == 1
 

@@ -377,7 +377,8 @@ async def test_who_reads_too_slowly_is_cut_off(
         assert session._transport is not None
         sending = session._transport.get_extra_info("socket")
         sending.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
-        await Stream(connection).ask({"type": "orderbook", "codes": ["KRW-BTC"] * 300})
+        wish = {"type": "orderbook", "codes": ["KRW-BTC"]}
+        await Stream(connection).ask(*[wish] * 300)
         await eventually(lambda: not simulator._sessions)
 
 
@@ -618,6 +619,25 @@ async def test_garbage_is_refused_and_the_server_goes_on(
             assert (await client.frame())["error"]["name"] in ("WRONG_FORMAT", "NO_TICKET")
     async with stream(simulator) as client:
         assert await client.nothing_comes()
+
+
+async def test_who_goes_on_after_an_error_leaves_nothing_behind(simulator: Simulator) -> None:
+    async with stream(simulator) as client:
+        for _ in range(60):
+            await client.connection.send("garbage")
+        assert (await client.frame())["error"]["name"] == "WRONG_FORMAT"
+        async with asyncio.timeout(5):
+            await client.connection.wait_closed()
+    await eventually(lambda: not simulator._sessions)
+
+
+async def test_a_code_that_is_named_twice_is_sent_once(simulator: Simulator) -> None:
+    async with stream(simulator) as client:
+        codes = ["KRW-BTC", "KRW-XRP", "KRW-BTC", "KRW-BTC.5", "KRW-BTC.5"]
+        await client.ask({"type": "orderbook", "codes": codes})
+        frames = await client.until_listed()
+    rows = [(frame["code"], len(frame["orderbook_units"])) for frame in frames]
+    assert rows == [("KRW-BTC", 30), ("KRW-XRP", 30), ("KRW-BTC", 5)]
 
 
 async def test_half_a_frame_and_a_giant_one_do_no_harm(simulator: Simulator) -> None:

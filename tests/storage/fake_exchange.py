@@ -138,6 +138,9 @@ class FakeExchangeSource:
     def peek(self, data_type: DataType, symbol: str, *_: object) -> Any | None:
         return self.held.get((data_type, symbol))
 
+    def peek_age_s(self, data_type: DataType, symbol: str, *_: object) -> float | None:
+        return self.age_s if (data_type, symbol) in self.held else None
+
     async def fetch(self, request: BackboneRequest) -> BackboneResponse:
         self.requests.append(request)
         self._at_once += 1

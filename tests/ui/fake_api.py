@@ -15,9 +15,12 @@ from upbit_backbone import (
     CandleSeries,
     Market,
     PerformanceMetrics,
+    Priority,
     SystemStatus,
+    Ticker,
     Timeframe,
     Trade,
+    TransportError,
 )
 
 Answer = Callable[[str, datetime | None, int | None], CandleSeries]
@@ -63,6 +66,9 @@ class FakeApi:
         """Candles are answered once it is set, as it is at first."""
         self.gate.set()
         self.markets_error: BackboneError | None = None
+        self.trades_error: BackboneError | None = None
+        self.ticker_answer: Ticker | BackboneError = TransportError("not reached")
+        self.tickers_asked = 0
 
     def open_streams(self) -> list[FakeStream]:
         return [s for streams in self.streams.values() for s in streams if not s.closed]
@@ -102,7 +108,17 @@ class FakeApi:
         found = self.answer(symbol, end_time, count)
         return found, samples.metadata(len(found), **self.metadata_changes)
 
+    async def get_ticker_data(
+        self, symbol: str, priority: Priority, *, max_age: float, timeout: float
+    ) -> Ticker:
+        self.tickers_asked += 1
+        if isinstance(self.ticker_answer, BackboneError):
+            raise self.ticker_answer
+        return self.ticker_answer
+
     async def get_trade_data(self, symbol: str, *, count: int) -> list[Trade]:
+        if self.trades_error is not None:
+            raise self.trades_error
         return [samples.trade(1), samples.trade(2)]
 
     def stream_orderbook(self, symbol: str) -> FakeStream:

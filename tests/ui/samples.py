@@ -10,6 +10,7 @@ from upbit_backbone import (
     BackboneMetadata,
     Candle,
     CandleSeries,
+    Gap,
     LatencyStats,
     LayerStatus,
     Level,
@@ -24,7 +25,7 @@ from upbit_backbone import (
     Trade,
 )
 from upbit_backbone.clock import MINUTE_MS, epoch_ms, utc_datetime
-from upbit_backbone.models import CandleState, Change, Side
+from upbit_backbone.models import CandleState, Change, GapState, Side
 from upbit_backbone.protocol import Health
 
 BTC = "KRW-BTC"
@@ -96,6 +97,12 @@ def ticker(symbol: str, price: float, rate: float = 0.01, value: float = 1e9) ->
         source="websocket",
         simulated=True,
     )
+
+
+def gap(state: GapState, start_s: int, end_s: int) -> Gap:
+    """A break from so many seconds after noon on."""
+    start, end = (utc_datetime(NOON_MS + after_s * 1_000) for after_s in (start_s, end_s))
+    return Gap(BTC, state, start, end, "the connection was lost")
 
 
 def orderbook(best_bid: float) -> Orderbook:

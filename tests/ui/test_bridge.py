@@ -18,6 +18,8 @@ from tests.ui.samples import (
     MARKETS,
     NOON_MS,
     candle,
+    gap,
+    metadata,
     minutes,
     orderbook,
     series,
@@ -29,6 +31,8 @@ from ui.bridge import FIRST_CANDLES, BackboneBridge, RequestAnswer, RequestFailu
 from ui.candle_update import CandleUpdate
 from upbit_backbone import (
     CandleSeries,
+    DeadlineError,
+    Gap,
     MarketDataAPI,
     Span,
     SystemStatus,
@@ -48,7 +52,7 @@ class Heard:
     def __init__(self, bridge: BackboneBridge) -> None:
         self.candles: list[CandleUpdate] = []
         self.tickers: list[tuple[Ticker, ...]] = []
-        self.trades: list[tuple[Trade, ...]] = []
+        self.trades: list[tuple[Trade | Gap, ...]] = []
         self.orderbooks: list[Any] = []
         self.statuses: list[SystemStatus] = []
         self.markets: list[Any] = []
@@ -170,8 +174,31 @@ async def test_every_trade_arrives_and_none_twice() -> None:
         await eventually(lambda: api.streams["trades", BTC])
         api.stream("trades", BTC).push(*(trade(number) for number in range(1, 101)))
         await eventually(lambda: sum(map(len, heard.trades)) == 100)
-        numbers = [t.sequential_id for batch in heard.trades for t in batch]
+        numbers = [t.sequential_id for batch in heard.trades for t in batch if isinstance(t, Trade)]
         assert sorted(numbers) == list(range(1, 101))
+
+
+async def test_a_gap_comes_between_the_trades_it_lies_between() -> None:
+    api = FakeApi()
+    async with running(api) as (bridge, heard):
+        bridge.watch_detail(BTC)
+        await eventually(lambda: api.streams["trades", BTC])
+        came = (trade(3), gap("open", 0, 1), gap("unfillable", 0, 80), trade(4))
+        api.stream("trades", BTC).push(*came)
+        await eventually(lambda: sum(map(len, heard.trades)) == 6)
+        assert tuple(one for batch in heard.trades for one in batch)[2:] == came
+
+
+async def test_without_the_recent_trades_the_next_ones_are_followed() -> None:
+    api = FakeApi()
+    api.trades_error = DeadlineError("no trades within 10 s")
+    async with running(api) as (bridge, heard):
+        bridge.watch_detail(BTC)
+        await eventually(lambda: api.streams["trades", BTC])
+        api.stream("trades", BTC).push(trade(7))
+        await eventually(lambda: heard.trades)
+        assert heard.trades == [(trade(7),)]
+        assert heard.failures == []
 
 
 async def test_of_a_burst_of_order_books_only_the_newest_arrives() -> None:
@@ -249,6 +276,20 @@ async def test_a_part_that_is_missing_is_told_and_the_rest_shown() -> None:
         assert heard.candles == []
 
 
+async def test_where_the_exchange_has_shown_nothing_history_begins() -> None:
+    api = FakeApi()
+    api.metadata_changes = {"missing": (Span(None, None, "unknown"),), "reason": "unconfirmed"}
+    async with running(api) as (bridge, heard):
+        bridge.show_candles(BTC, M1)
+        await eventually(lambda: heard.answers)
+        api.answer = lambda symbol, end, count: series([])
+        request = bridge.load_older(BTC, M1, NOON_MS, 400)
+        await eventually(lambda: heard.candles[-1].request_id == request)
+        assert len(heard.candles[-1].series) == 0
+        assert heard.failures == []
+        assert all(answer.complete for answer in heard.answers)
+
+
 async def test_a_connection_that_is_back_brings_what_was_missed() -> None:
     api = FakeApi()
     api.status = status("offline")
@@ -310,6 +351,53 @@ async def test_the_list_of_markets_is_asked_for_until_it_comes(
         api.markets_error = None
         await eventually(lambda: heard.markets)
         assert heard.markets == [MARKETS]
+
+
+async def test_without_a_stream_the_exchange_is_asked_whether_it_is_there_at_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ui.bridge._STATUS_EVERY_S", 0.01)
+    monkeypatch.setattr("ui.bridge._PROBE_EVERY_S", 0.02)
+    api = FakeApi()
+    async with running(api) as (bridge, heard):
+        bridge.show_candles(BTC, M1)
+        await eventually(lambda: heard.candles)
+        await asyncio.sleep(0.05)
+        assert api.tickers_asked == 0, "a live connection tells enough"
+        api.status = status("connecting")
+        await eventually(lambda: api.tickers_asked >= 2)
+        assert heard.tickers == []
+        assert heard.failures == []
+        api.ticker_answer = ticker(BTC, 7.0)
+        await eventually(lambda: heard.tickers)
+        assert heard.tickers[0] == (ticker(BTC, 7.0),)
+
+
+async def test_a_load_from_before_the_break_that_fails_late_is_not_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ui.bridge._STATUS_EVERY_S", 0.01)
+    api = FakeApi()
+    api.status = status("connecting")
+    api.gate.clear()
+    first_may_fail = asyncio.Event()
+
+    async def load(*args: object, **kwargs: object) -> object:
+        if not api.asked:
+            api.asked.append((BTC, None, None))
+            await first_may_fail.wait()
+            raise DeadlineError("no candles within 10 s")
+        return minutes(0, 3), metadata(3)
+
+    monkeypatch.setattr(api, "get_candle_data", load)
+    async with running(api) as (bridge, heard):
+        bridge.show_candles(BTC, M1)
+        await eventually(lambda: api.asked)
+        api.status = status("live")
+        await eventually(lambda: heard.candles)
+        first_may_fail.set()
+        await asyncio.sleep(0.05)
+        assert heard.failures == []
 
 
 async def test_closing_leaves_nothing() -> None:

@@ -6,20 +6,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from uuid import UUID, uuid4
 
 import pytest
 from PySide6.QtCore import QPoint, QPointF, Qt
-from PySide6.QtGui import QWheelEvent
+from PySide6.QtGui import QColor, QPainter, QWheelEvent
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 from tests.ui.samples import BTC, M1, NOON_MS, minutes, row, series
 from ui.candle_update import CandleUpdate
 from ui.chart.chart import Chart, HistoryWish
+from ui.chart.overlay import legend_lines
+from ui.language import Translations
+from ui.moments import moment_label
 from ui.theme import Theme
 from upbit_backbone import CandleSeries, Timeframe
-from upbit_backbone.clock import MINUTE_MS
+from upbit_backbone.clock import MINUTE_MS, SECOND_MS
 
 Feed = Callable[[CandleSeries], None]
 
@@ -295,3 +299,146 @@ def test_everything_is_painted_in_every_state(chart: Chart, qtbot: QtBot) -> Non
             qtbot.mouseMove(chart.panes, at)
             settle(qtbot, chart)
             assert not chart.grab().toImage().isNull()
+
+
+def test_few_candles_fill_the_view_and_the_next_series_has_the_usual_one(
+    chart: Chart, qtbot: QtBot
+) -> None:
+    usual = chart.viewport.span
+    chart.apply(loaded(minutes(0, 10)))
+    settle(qtbot, chart)
+    assert chart.viewport.span < 20
+    assert chart.viewport.left <= 0
+    chart.open("KRW-ETH", "이더리움", M1)
+    assert chart.viewport.span == usual
+
+
+def test_labels_of_the_time_axis_never_overlap(chart: Chart, qtbot: QtBot) -> None:
+    drawn: list[tuple[float, float]] = []
+    for labels in (chart.panes._axes._plain, chart.panes._axes._bold):
+        draw = labels.draw
+
+        def note(
+            painter: QPainter,
+            left: float,
+            top: float,
+            text: str,
+            ink: QColor,
+            draw: Callable[..., float] = draw,
+        ) -> float:
+            wide = draw(painter, left, top, text, ink)
+            if ":" in text or "(" in text:
+                drawn.append((left, left + wide))
+            return wide
+
+        labels.draw = note  # type: ignore[method-assign]
+    seconds = CandleSeries.from_rows(
+        BTC,
+        Timeframe.S1,
+        # A pause after every twelve seconds with trades: labels as near as they are allowed.
+        [(NOON_MS + (n + n // 12 * 50) * SECOND_MS, *row(n, 1_000.0)[1:]) for n in range(600)],
+        closed_before_ms=None,
+        source="rest",
+        simulated=True,
+    )
+    chart.open(BTC, "비트코인 KRW-BTC · 1초", Timeframe.S1)
+    chart.apply(CandleUpdate(BTC, Timeframe.S1, seconds, "loaded", uuid4()))
+    for step in range(60):
+        chart.viewport.pan(-0.5, 0, 599)
+        chart._changed()
+        drawn.clear()
+        settle(qtbot, chart)
+        spans = sorted(drawn)
+        assert len(spans) > 5
+        assert all(end < start for (_, end), (start, _) in pairwise(spans)), (step, spans)
+
+
+def test_a_button_leads_back_to_the_newest_candle(chart: Chart, qtbot: QtBot) -> None:
+    assert not chart.latest_button.isVisible()
+    chart.apply(loaded(minutes(0, 1_000)))
+    settle(qtbot, chart)
+    assert not chart.latest_button.isVisible()
+    qtbot.keyClick(chart, Qt.Key.Key_Left, Qt.KeyboardModifier.ControlModifier)
+    settle(qtbot, chart)
+    assert chart.latest_button.isVisible()
+    stage = chart.panes.stage()
+    assert stage is not None
+    assert stage.price.box.toRect().contains(chart.latest_button.geometry())
+    qtbot.mouseClick(chart.latest_button, Qt.MouseButton.LeftButton)
+    settle(qtbot, chart)
+    assert chart.viewport.following
+    assert not chart.latest_button.isVisible()
+
+
+def test_prices_on_the_axis_are_on_the_markets_tick(chart: Chart, qtbot: QtBot) -> None:
+    candles = [(row(n, 1.0)[0], 12.0, 12.9, 11.2, 12.1, 2.0, 2.0) for n in range(100)]
+    chart.apply(loaded(series(candles)))
+    for height in range(300, 700, 40):
+        chart.resize(800, height)
+        settle(qtbot, chart)
+        picture = chart.panes._picture
+        assert picture is not None
+        assert len(picture.price_ticks) > 1
+        assert all(len(label.partition(".")[2]) == 1 for label in picture.price_labels)
+
+
+def test_the_volume_axis_has_round_figures(chart: Chart, qtbot: QtBot) -> None:
+    candles = [(*row(n, 1_000.0)[:5], 1.303 * (n + 1), 1.0) for n in range(100)]
+    chart.apply(loaded(series(candles)))
+    settle(qtbot, chart)
+    picture = chart.panes._picture
+    assert picture is not None
+    assert [label for _, label in picture.volume_ticks] == ["100"]
+
+
+def test_the_legend_says_against_what_a_change_is(
+    chart: Chart, translations: Translations, qtbot: QtBot
+) -> None:
+    translations.use("ko")
+    QApplication.processEvents()
+    chart.apply(loaded(series([row(0, 1_000.0), row(1, 990.0, to=1_000.0)])))
+    settle(qtbot, chart)
+    picture = chart.panes._picture
+    assert picture is not None
+    texts = [
+        text
+        for _, text, _ in chart.panes._overlay._figures(
+            picture, chart.bars.rows(1, 2)[:, 0], chart.bars.bar(0)
+        )
+    ]
+    assert texts[8:10] == ["   전봉 대비 ", "0.00%"]
+
+
+@pytest.mark.parametrize("room", [2_000.0, 700.0, 480.0, 300.0])
+def test_the_legend_is_whole_in_as_many_lines_as_it_needs(
+    chart: Chart, qtbot: QtBot, room: float
+) -> None:
+    overlay, ink = chart.panes._overlay, QColor("white")
+    pieces = [(overlay._bold, "비트코인 KRW-BTC · 1분", ink)]
+    for name in ("시", "고", "저", "종", "전봉 대비", "거래량"):
+        pieces += [(overlay._plain, f"   {name} ", ink), (overlay._plain, "157,305,000", ink)]
+    lines = legend_lines(pieces, room)
+    texts = [text for line in lines for _, text, _ in line]
+    assert "".join(texts).replace(" ", "") == "".join(t for _, t, _ in pieces).replace(" ", "")
+    widths = [sum(labels.width(text) for labels, text, _ in line) for line in lines]
+    assert max(widths) <= room
+    assert (len(lines) == 1) == (room > 1_000)
+    assert all(not line[0][1].startswith(" ") for line in lines), "the lines are flush"
+
+
+@pytest.mark.parametrize(
+    ("timeframe", "label"),
+    [
+        (Timeframe.S1, "2025-10-16 (목) 21:00:00"),
+        (Timeframe.M1, "2025-10-16 (목) 21:00"),
+        (Timeframe.D1, "2025-10-16 (목)"),
+        (Timeframe.W1, "2025-10-13 (월)"),
+        (Timeframe.MO1, "2025-10"),
+        (Timeframe.Y1, "2025"),
+    ],
+)
+def test_a_candle_is_named_by_its_period(
+    translations: Translations, timeframe: Timeframe, label: str
+) -> None:
+    translations.use("ko")
+    assert moment_label(timeframe.floor_ms(NOON_MS), timeframe) == label

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import pytest
 from PySide6.QtCore import QModelIndex, QPersistentModelIndex, QPoint, Qt
+from PySide6.QtGui import QColor, QFontMetrics
 from pytestqt.modeltest import ModelTester
 from pytestqt.qtbot import QtBot
 
 from tests.ui.samples import MARKETS, ticker
 from ui.language import Translations
-from ui.screener.market_list import MarketList
+from ui.screener.market_list import MarketList, NameDelegate
 from ui.screener.market_table import CHANGE, NAME, PRICE, VALUE, MarketTable
 from ui.theme import Theme
+from upbit_backbone import Market
 
 
 @pytest.fixture
@@ -134,3 +136,48 @@ def test_the_list_filters_counts_and_opens(theme: Theme, qtbot: QtBot) -> None:
     market_list.filter_box.clear()
     assert market_list.table.currentIndex() != QModelIndex()
     assert not market_list.grab().toImage().isNull()
+
+
+@pytest.mark.parametrize(
+    ("room", "texts"),
+    [(200, ("이더리움클래식", "ETC")), (110, ("이더리움클래식", "")), (50, ("이더…", ""))],
+)
+def test_of_a_name_and_a_code_the_name_is_cut_last(
+    theme: Theme, qtbot: QtBot, room: int, texts: tuple[str, str]
+) -> None:
+    market_list = MarketList(theme)
+    qtbot.addWidget(market_list)
+    delegate = market_list.table.itemDelegateForColumn(NAME)
+    assert isinstance(delegate, NameDelegate)
+    market = Market("KRW-ETC", "이더리움클래식", "Ethereum Classic")
+    name, code = delegate.texts(market, market.korean_name, market_list.font(), room)
+    assert code == texts[1]
+    assert (name == market.korean_name) == (texts[0] == market.korean_name)
+    assert QFontMetrics(market_list.font()).horizontalAdvance(name) <= room
+
+
+def test_the_code_can_be_read_in_the_selected_row(theme: Theme, qtbot: QtBot) -> None:
+    market_list = MarketList(theme)
+    qtbot.addWidget(market_list)
+    market_list.resize(420, 300)
+    market_list.show()
+    market_list.set_markets(MARKETS[:1])
+
+    def brightest() -> int:
+        image = market_list.table.viewport().grab().toImage()
+        # Where the code stands: behind the name, before the next column.
+        left = 9 + market_list.fontMetrics().horizontalAdvance("Bitcoin")
+        inks = (image.pixelColor(x, y) for x in range(left, left + 34) for y in range(4, 23))
+        return max(ink.lightness() for ink in inks)
+
+    market_list.mark("KRW-BTC")
+    assert brightest() - QColor(theme.selection).lightness() > 80
+
+
+def test_a_narrow_list_has_no_values(theme: Theme, qtbot: QtBot) -> None:
+    market_list = MarketList(theme)
+    qtbot.addWidget(market_list)
+    market_list.show()
+    for width in (380, 300, 420):
+        market_list.resize(width, 400)
+        assert market_list.table.isColumnHidden(VALUE) == (width < 340)

@@ -46,7 +46,8 @@ def test_by_default_it_decides_for_itself(tmp_path: Path) -> None:
     assert found.automatic
     assert found.config.exchange == "upbit"
     assert found.config.data_dir == tmp_path
-    assert (found.symbol, found.timeframe, found.language) == (None, None, "ko")
+    assert (found.symbol, found.timeframe, found.language) == (None, None, None)
+    assert (found.screenshot, found.after_s) == (None, 5.0)
 
 
 def test_flags_are_stronger_than_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,6 +117,11 @@ def test_a_damaged_recording_is_refused_before_there_is_a_window(
         (["--exchange", "nyse"], "'nyse'"),
         (["--timeframe", "7m"], "unknown timeframe '7m'"),
         (["--after", "-1"], "--after must be 0"),
+        (["--after", "3"], "give --screenshot FILE"),
+        (["--after", "nan", "--screenshot", "a.png"], "--after must be 0"),
+        (["--screenshot", "x.nope"], ".png"),
+        (["--screenshot", "picture"], ".png"),
+        (["--screenshot", "."], ".png"),
         (["--after", "soon"], "'soon'"),
         (["--language", "fr"], "'fr'"),
         (["--rest-url", "http://127.0.0.1/v1"], "belong together"),
@@ -145,3 +151,16 @@ def assert_refused(flags: list[str], words: str, capsys: pytest.CaptureFixture[s
 
 def test_check_only_looks(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--check"]) == 0
+    said = capsys.readouterr().out
+    assert len(said.strip().splitlines()) == 1
+    assert "Everything needed is there" in said
+
+
+def test_a_screenshot_is_taken_when_it_is_asked_for() -> None:
+    found = options("--screenshot", "a.PNG", "--after", "3")
+    assert (str(found.screenshot), found.after_s) == ("a.PNG", 3.0)
+
+
+@pytest.mark.parametrize("text", ["1s", "1w", "1M", "1y"])
+def test_every_timeframe_may_be_asked_for(text: str) -> None:
+    assert options("--timeframe", text).timeframe is Timeframe.parse(text)

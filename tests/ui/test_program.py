@@ -11,11 +11,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PySide6.QtGui import QColor, QImage
+from PySide6.QtWidgets import QApplication
 
 from tests.recorder.samples import STARTED_MS, answer, begin, candle, frame, page, trade, write
+from ui.app import Desktop, _Watchdog
+from ui.language import Translations
+from ui.options import DesktopOptions
+from upbit_backbone import BackboneConfig
 from upbit_backbone.clock import SystemClock, utc_datetime
 from upbit_backbone.recorder.opening import open_recording
 
@@ -43,6 +49,8 @@ def say(window):
     print("SHOWN", json.dumps({
         "bars": len(window.chart._bars),
         "connection": window.monitor._status.connection,
+        "symbol": window.symbol,
+        "title": window.windowTitle(),
         "error": window.messages.text,
         "notice": window.notices.text,
         "simulated": window.banner.isVisible(),
@@ -117,6 +125,15 @@ def wait_until_it_holds_signals(process: subprocess.Popen[str]) -> None:
     raise AssertionError("never took over the signals")
 
 
+def remember(folder: Path, **values: str) -> Path:
+    """What the program left behind the last time."""
+    file = folder / "data" / "window.ini"
+    file.parent.mkdir()
+    lines = [f"{name}={value}" for name, value in values.items()]
+    file.write_text("\n".join(["[General]", *lines, ""]))
+    return file
+
+
 def complaints(said: str) -> list[str]:
     """Lines that are no information."""
     return [line for line in said.splitlines() if line and " INFO " not in line]
@@ -124,8 +141,11 @@ def complaints(said: str) -> list[str]:
 
 def test_a_screenshot_shows_a_chart_under_the_banner(tmp_path: Path) -> None:
     picture = tmp_path / "shot.png"
+    remembered = remember(tmp_path, symbol="KRW-XRP", timeframe="1w", language="en")
+    before = remembered.read_bytes()
     with program(tmp_path, "--screenshot", str(picture), "--after", "4") as process:
         _, said = process.communicate(timeout=60)
+    assert remembered.read_bytes() == before
     assert process.returncode == 0, said
     assert complaints(said) == []
     assert "window shown" in said
@@ -259,3 +279,80 @@ def test_a_screenshot_without_a_chart_is_exit_3(tmp_path: Path) -> None:
         _, said = process.communicate(timeout=30)
     assert process.returncode == 3
     assert "no chart was drawn within 0 s" in said
+
+
+def test_a_screenshot_of_a_market_that_is_not_listed_says_which_are(tmp_path: Path) -> None:
+    picture = tmp_path / "a.png"
+    flags = ("--symbol", "KRW-BTX", "--screenshot", str(picture), "--after", "8")
+    with program(tmp_path, *flags) as process:
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 3
+    (complaint,) = complaints(said)
+    assert "unknown symbol 'KRW-BTX'" in complaint
+    assert "closest: KRW-" in complaint
+    assert not picture.exists()
+
+
+def test_a_screenshot_that_cannot_be_written_says_why(tmp_path: Path) -> None:
+    # A name too long for any file system: not even an administrator can write it.
+    picture = tmp_path / f"{'a' * 300}.png"
+    with program(tmp_path, "--screenshot", str(picture), "--after", "4") as process:
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 3
+    (complaint,) = complaints(said)
+    assert "could not be written" in complaint
+    assert "File name too long" in complaint
+
+
+def test_a_mistyped_market_is_replaced_by_the_last_one_and_not_remembered(tmp_path: Path) -> None:
+    file = remember(tmp_path, symbol="KRW-XRP", timeframe="5m", language="en")
+    with program(tmp_path, "--symbol", "KRW-NOPE", script=("-c", SAYS_WHAT_IT_SHOWS)) as process:
+        said = "".join(wait_for_line(process, "SHOWN"))
+        process.send_signal(signal.SIGTERM)
+        _, rest = process.communicate(timeout=30)
+    assert process.returncode == 0, rest
+    shown = json.loads(said.splitlines()[-1].removeprefix("SHOWN "))
+    assert shown["symbol"] == "KRW-XRP"
+    assert shown["title"].startswith("Ripple KRW-XRP · 5m")
+    assert shown["error"].startswith("There is no market KRW-NOPE.")
+    assert shown["error"].endswith("KRW-XRP is shown instead.")
+    left = file.read_text()
+    assert "symbol=KRW-XRP" in left
+    assert "timeframe=5m" in left
+    assert "language=en" in left
+
+
+@pytest.mark.parametrize(
+    ("remembered", "options", "language"),
+    [
+        (None, {}, "ko"),
+        ("en", {}, "en"),
+        ("en", {"language": "ko"}, "ko"),
+        ("en", {"screenshot": Path("a.png")}, "ko"),
+        ("fr", {}, "ko"),
+    ],
+)
+def test_it_speaks_the_language_chosen_last(
+    tmp_path: Path,
+    qapp: QApplication,
+    translations: Translations,
+    remembered: str | None,
+    options: dict[str, Any],
+    language: str,
+) -> None:
+    if remembered is not None:
+        remember(tmp_path, language=remembered)
+    config = BackboneConfig(data_dir=tmp_path / "data")
+    Desktop(DesktopOptions(config, **options), translations, _Watchdog(1.0))
+    assert translations.language == language
+
+
+def test_the_button_of_the_language_is_remembered(
+    tmp_path: Path, qapp: QApplication, translations: Translations
+) -> None:
+    options = DesktopOptions(BackboneConfig(data_dir=tmp_path))
+    first = Desktop(options, translations, _Watchdog(1.0))
+    first._speak("en")
+    assert translations.language == "en"
+    Desktop(options, translations, _Watchdog(1.0))
+    assert translations.language == "en"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.ui.samples import NOON_MS
-from ui.chart.ticks import price_ticks, time_ticks
+from ui.chart.ticks import price_ticks, time_ticks, volume_ticks
 from ui.language import Translations
 from upbit_backbone import Timeframe
 from upbit_backbone.clock import DAY_MS, HOUR_MS, MINUTE_MS
@@ -60,3 +60,40 @@ def test_prices_are_round_and_in_range(low: float, high: float, smallest: float)
     steps = np.diff(ticks)
     assert steps == pytest.approx(steps[0])
     assert steps[0] >= smallest * 0.999
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "tick"),
+    [
+        (11.9, 13.2, 0.1),
+        (1_380.0, 1_386.0, 0.5),
+        (5_100.0, 5_180.0, 5.0),
+        (70_000.0, 70_900.0, 50.0),
+        (620_000.0, 624_000.0, 500.0),
+        (0.0101, 0.0124, 0.0001),
+    ],
+)
+@pytest.mark.parametrize("height_px", [120.0, 300.0, 500.0, 900.0])
+def test_prices_on_the_axis_are_on_the_tick(
+    low: float, high: float, tick: float, height_px: float
+) -> None:
+    ticks = price_ticks(low, high, height_px, tick)
+    assert ticks
+    assert [price / tick for price in ticks] == pytest.approx(
+        [round(price / tick) for price in ticks], abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("top", [0.000_9, 0.4, 1.3, 2.606, 37.0, 734_551.0, 9e9])
+@pytest.mark.parametrize("height_px", [30.0, 80.0, 160.0])
+def test_volumes_on_the_axis_are_round(top: float, height_px: float) -> None:
+    ticks = volume_ticks(top, height_px)
+    assert 1 <= len(ticks) <= 5
+    for volume, label in ticks:
+        assert 0 < volume <= top
+        assert float(label.replace(",", "")) == pytest.approx(volume)
+        assert len(label.replace(",", "").replace(".", "").strip("0")) <= 2
+
+
+def test_without_any_volume_there_is_no_label() -> None:
+    assert volume_ticks(0.0, 80.0) == []

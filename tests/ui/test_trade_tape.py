@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+from PySide6.QtCore import QRect, Qt
 from pytestqt.modeltest import ModelTester
 from pytestqt.qtbot import QtBot
 
-from tests.ui.samples import trade
-from ui.orderbook.trade_tape import KEPT, PRICE, TIME, VOLUME, TapeModel
+from tests.ui.samples import gap, trade
+from ui.language import Translations
+from ui.orderbook.trade_tape import COLUMNS, KEPT, PRICE, TIME, VOLUME, TapeModel, TradeTape
 from ui.theme import Theme
 
 
@@ -31,3 +33,46 @@ def test_the_newest_trade_is_on_top_and_the_oldest_go(
     qtmodeltester.check(tape)
     tape.clear()
     assert tape.rowCount() == 0
+
+
+def times(tape: TapeModel) -> list[str]:
+    return [tape.index(row, TIME).data() for row in range(tape.rowCount())]
+
+
+def test_where_trades_were_missed_stands_a_row_that_says_from_when_to_when(
+    theme: Theme, translations: Translations, qtbot: QtBot, qtmodeltester: ModelTester
+) -> None:
+    translations.use("ko")
+    tape = TapeModel(theme)
+    tape.add((trade(1), gap("open", 31, 31)))
+    qtbot.waitUntil(lambda: tape.rowCount() == 2, timeout=1_000)
+    assert times(tape) == ["… 끊김 21:00:31–", "21:00:00"]
+    tape.add((gap("unfillable", 31, 114), trade(2)))
+    qtbot.waitUntil(lambda: tape.rowCount() == 3, timeout=1_000)
+    assert times(tape) == ["21:00:00", "… 끊김 21:00:31–21:01:54", "21:00:00"]
+    assert "이 시간의 체결" in tape.index(1, TIME).data(Qt.ItemDataRole.ToolTipRole)
+    # A break that is over before the row of its beginning was made is one row.
+    tape.add((gap("open", 200, 200), gap("unfillable", 200, 205)))
+    qtbot.waitUntil(lambda: tape.rowCount() == 4, timeout=1_000)
+    assert times(tape)[0] == "… 끊김 21:03:20–21:03:25"
+    qtmodeltester.check(tape)
+
+
+def test_a_gap_is_one_cell_across_and_stays_with_its_place(theme: Theme, qtbot: QtBot) -> None:
+    tape = TradeTape(theme)
+    qtbot.addWidget(tape)
+    tape.resize(360, 300)
+    tape.show()
+    tape.model.add((trade(1), gap("unfillable", 31, 114)))
+    qtbot.waitUntil(lambda: tape.model.rowCount() == 2, timeout=1_000)
+    assert tape.table.columnSpan(0, TIME) == COLUMNS
+    tape.model.add((trade(2), trade(3)))
+    qtbot.waitUntil(lambda: tape.model.rowCount() == 4, timeout=1_000)
+    assert [tape.table.columnSpan(row, TIME) for row in range(4)] == [1, 1, COLUMNS, 1]
+    cell: QRect = tape.table.visualRect(tape.model.index(2, TIME))
+    text = tape.model.index(2, TIME).data()
+    assert cell.width() > tape.fontMetrics().horizontalAdvance(text)
+    tape.model.clear()
+    tape.model.add((trade(4),))
+    qtbot.waitUntil(lambda: tape.model.rowCount() == 1, timeout=1_000)
+    assert tape.table.columnSpan(0, TIME) == 1

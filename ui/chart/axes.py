@@ -5,7 +5,6 @@ from __future__ import annotations
 from PySide6.QtCore import QLineF, QRectF
 from PySide6.QtGui import QColor, QFont, QPainter
 
-from ui import numerals
 from ui.chart.labels import Labels
 from ui.chart.picture import Pane, Picture, Stage
 from ui.theme import Theme
@@ -40,7 +39,7 @@ class Axes:
 
     def value_width(self, picture: Picture) -> float:
         """How wide the axis on the right must be for all its labels."""
-        labels = [_NARROWEST, *picture.price_labels]
+        labels = [_NARROWEST, *picture.price_labels, *(label for _, label in picture.volume_ticks)]
         newest = picture.newest
         if newest is not None:
             labels.append(format_price(picture.bars.symbol, float(newest[4])))
@@ -66,18 +65,20 @@ class Axes:
                 continue  # the title stands over the upper half of it
             if tag_y is None or abs(y - tag_y) >= self._plain.height:
                 self._paint_value(painter, stage.price_axis, y, label)
-        if newest is not None:
-            half = picture.volume_top / 2
-            label = numerals.volume(half)
-            self._paint_value(painter, stage.volume_axis, stage.volume.y(half), label)
+        for volume, label in picture.volume_ticks:
+            self._paint_value(painter, stage.volume_axis, stage.volume.y(volume), label)
 
     def _paint_times(self, painter: QPainter, picture: Picture, axis: QRectF, stage: Stage) -> None:
         top = axis.center().y() - self._plain.height / 2
-        for tick in picture.time_ticks:
+        taken = axis.right() + GAP
+        for tick in reversed(picture.time_ticks):
             labels = self._bold if tick.major else self._plain
             wide = labels.width(tick.label)
-            # A label is never cut: at the edges it moves inside.
+            # A label is never cut: at the edges it moves inside, unless another stands there.
             left = min(max(stage.price.x(tick.at) - wide / 2, axis.left() + 2), axis.right() - wide)
+            if left + wide + GAP / 2 > taken:
+                continue
+            taken = left
             labels.draw(painter, left, top, tick.label, self._text if tick.major else self._dim)
 
     def _paint_value(self, painter: QPainter, axis: QRectF, y: float, label: str) -> None:

@@ -12,13 +12,13 @@ from uuid import UUID
 
 from PySide6.QtCore import QElapsedTimer, QEvent, Qt, QTimer, Signal
 from PySide6.QtGui import QKeyEvent
-from PySide6.QtWidgets import QVBoxLayout, QWidget
+from PySide6.QtWidgets import QToolButton, QVBoxLayout, QWidget
 
 from ui.candle_update import CandleUpdate
 from ui.chart.bars import Bars
 from ui.chart.panes import Panes
 from ui.chart.picture import Picture, Words
-from ui.chart.ticks import price_ticks, time_ticks
+from ui.chart.ticks import price_ticks, time_ticks, volume_ticks
 from ui.chart.viewport import DEFAULT_SPAN, Viewport
 from ui.theme import Theme
 from upbit_backbone.models import Timeframe
@@ -31,6 +31,9 @@ _HISTORY_PAGE = 400
 _MOST_BARS = 200_000
 _RETRY_MS = 3_000
 _KEY_ZOOM = 0.8
+_BUTTON_MARGIN = 10
+_ROOM_FOR_FEW = 6
+"""Bars of empty room where a series has so few that all of them are in view at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Chart(QWidget):
         super().__init__(parent)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.viewport = Viewport()
+        self._usual_span: float | None = None
         self._bars = Bars("", Timeframe.M1)
         self._title = ""
         self._simulated = self._stale = False
@@ -64,8 +68,6 @@ class Chart(QWidget):
         self._history_request: UUID | None = None
         self._history_open = self._history_ended = False
         self._stretch = 1.0
-        self._words = self._say_words()
-
         self.panes = Panes(theme, self.font(), self)
         self.panes.setFocusProxy(self)
         layout = QVBoxLayout(self)
@@ -77,6 +79,13 @@ class Chart(QWidget):
         self.panes.fitWanted.connect(self._fit_prices)
         self.panes.pointerMoved.connect(self._changed)
         self.panes.resized.connect(self._changed)
+
+        self.latest_button = QToolButton(self)
+        self.latest_button.setObjectName("latest")
+        self.latest_button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self.latest_button.clicked.connect(self.show_latest)
+        self.latest_button.hide()
+        self._retranslate()
 
         self._since_frame = QElapsedTimer()
         self._frame = QTimer(self, singleShot=True, timerType=Qt.TimerType.PreciseTimer)
@@ -93,6 +102,8 @@ class Chart(QWidget):
         """Show another series; empty until its candles arrive."""
         self._bars = Bars(symbol, timeframe)
         self._title = title
+        if self._usual_span is not None:
+            self.viewport.span, self._usual_span = self._usual_span, None
         self.viewport.span = min(max(self.viewport.span, 40.0), 4 * DEFAULT_SPAN)
         self._loading, self._failed, self._announced = True, False, False
         self._history_request, self._history_open, self._history_ended = None, False, False
@@ -128,7 +139,7 @@ class Chart(QWidget):
         edge_ms = self._edge_ms()
         bars.merge(series)
         if was_empty:
-            self.viewport.show_latest(bars.last)
+            self._show_first()
         elif self.viewport.following:
             self.viewport.extend(before_last, bars.last)
         elif edge_ms is not None:
@@ -147,6 +158,11 @@ class Chart(QWidget):
             self._retry.start()
         elif self._loading:
             self._loading, self._failed = False, True
+        self._changed()
+
+    def show_latest(self) -> None:
+        """Go to the newest candle, and along with it from then on."""
+        self.viewport.show_latest(self._bars.last)
         self._changed()
 
     def frame_p95_ms(self) -> float | None:
@@ -168,8 +184,7 @@ class Chart(QWidget):
             case Qt.Key.Key_Down | Qt.Key.Key_Minus:
                 self._zoom(1 / _KEY_ZOOM, min(view.right, bars.last))
             case Qt.Key.Key_End:
-                view.show_latest(bars.last)
-                self._changed()
+                self.show_latest()
             case Qt.Key.Key_Home:
                 self._pan(bars.first - view.left)
             case _:
@@ -177,9 +192,14 @@ class Chart(QWidget):
 
     def changeEvent(self, event: QEvent) -> None:
         if event.type() == QEvent.Type.LanguageChange:
-            self._words = self._say_words()
+            self._retranslate()
             self._changed()
         super().changeEvent(event)
+
+    def _retranslate(self) -> None:
+        self._words = self._say_words()
+        self.latest_button.setText(self.tr("Latest ▸"))
+        self.latest_button.setToolTip(self.tr("Back to the newest candle (End)"))
 
     def _say_words(self) -> Words:
         return Words(
@@ -187,9 +207,19 @@ class Chart(QWidget):
             high=self.tr("H"),
             low=self.tr("L"),
             close=self.tr("C"),
+            change=self.tr("vs prev."),
             volume=self.tr("Vol"),
             simulated=self.tr("SIMULATED"),
         )
+
+    def _show_first(self) -> None:
+        """Show the newest candles; of a young series (years, a new market) all, and large."""
+        view, few = self.viewport, len(self._bars) + _ROOM_FOR_FEW
+        if few < view.span / 2:
+            self._usual_span = view.span
+            view.show_latest(self._bars.last, span=few)
+        else:
+            view.show_latest(self._bars.last)
 
     def _edge_ms(self) -> tuple[float, int] | None:
         """Time and index of the bar at the right edge of the view."""
@@ -224,6 +254,7 @@ class Chart(QWidget):
     def _show_frame(self) -> None:
         self._since_frame.start()
         self.panes.show_picture(self._picture())
+        self._place_latest_button()
         self._ask_for_history()
         if len(self._bars) and not self._announced and self.isVisible():
             self._announced = True
@@ -242,7 +273,7 @@ class Chart(QWidget):
         middle = (high + low) / 2
         low, high = middle - half, middle + half
         width, height = self.panes.plot_size
-        levels = price_ticks(low, high, height, smallest) if len(bars) else []
+        levels = self._levels(low, high, height) if len(bars) else []
         first_tick = max(math.floor(view.left) - 1, bars.first)
         return Picture(
             bars=bars,
@@ -261,15 +292,31 @@ class Chart(QWidget):
             ),
             price_ticks=levels,
             price_labels=[format_price(bars.symbol, level) for level in levels],
+            volume_ticks=volume_ticks(volume_top, self.panes.volume_height) if len(bars) else [],
             simulated=self._simulated,
             stale=self._stale,
             edge_note=self._edge_note(),
             centre_note=self._centre_note(),
         )
 
+    def _levels(self, low: float, high: float, height_px: float) -> list[float]:
+        # Of two bands in view the higher has the coarser tick; its multiples are prices in both.
+        tick = float(tick_size(self._bars.symbol, high))
+        return price_ticks(max(low, tick), high, height_px, tick)
+
     def _nearest_price(self) -> tuple[float, float]:
         bar = self._bars.bar(self._bars.last if self.viewport.following else self._bars.first)
         return (0.0, 1.0) if bar is None else (float(bar[3]), float(bar[2]))
+
+    def _place_latest_button(self) -> None:
+        """At the lower right of the prices, while the newest candle is out of view."""
+        self.latest_button.setVisible(bool(len(self._bars)) and not self.viewport.following)
+        self.latest_button.adjustSize()
+        width, height = self.panes.plot_size
+        self.latest_button.move(
+            round(width) - self.latest_button.width() - _BUTTON_MARGIN,
+            round(height) - self.latest_button.height() - _BUTTON_MARGIN,
+        )
 
     def _edge_note(self) -> str:
         if not len(self._bars):

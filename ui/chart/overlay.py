@@ -15,12 +15,16 @@ from ui.chart.picture import Picture, Stage
 from ui.chart.primitives import Batch
 from ui.moments import moment_label
 from ui.theme import Theme
+from upbit_backbone.models import Timeframe
 from upbit_backbone.price import format_price
 
 _PAD = 8.0
 _BREAK_PX = 22.0
 _VEIL = 215
 _WATERMARK = 26
+
+Piece = tuple[Labels, str, QColor]
+"""A text, how it is written, and its colour."""
 
 
 class Overlay:
@@ -84,6 +88,8 @@ class Overlay:
 
     def _paint_breaks(self, painter: QPainter, picture: Picture, stage: Stage) -> None:
         pane = stage.price
+        if picture.bars.timeframe is Timeframe.S1:
+            return  # a second without a trade is the rule, not the exception
         rows, first = picture.rows_in_view()
         to_px = Mapping(pane.x(0.0), pane.px_per_bar, 0.0, 1.0)
         bottom = pane.box.bottom()
@@ -155,24 +161,27 @@ class Overlay:
         bar = picture.bars.bar(index)
         if bar is not None:
             pieces += self._figures(picture, bar, picture.bars.bar(index - 1))
-        wide = sum(labels.width(text) for labels, text, _ in pieces) + 2 * _PAD
         corner = stage.price.box.topLeft()
-        box = QRectF(corner.x() + 4, corner.y() + 4, wide, self._plain.height + 6)
-        painter.fillRect(box, self._veil)
-        x = box.left() + _PAD
-        for labels, text, ink in pieces:
-            x += labels.draw(painter, x, box.top() + 3, text, ink)
+        top = corner.y() + 4
+        for line in legend_lines(pieces, stage.price.box.width() - 8 - 2 * _PAD):
+            wide = sum(labels.width(text) for labels, text, _ in line) + 2 * _PAD
+            box = QRectF(corner.x() + 4, top, wide, self._plain.height + 6)
+            painter.fillRect(box, self._veil)
+            x = box.left() + _PAD
+            for labels, text, ink in line:
+                x += labels.draw(painter, x, top + 3, text, ink)
+            top = box.bottom()
 
     def _figures(
         self, picture: Picture, bar: FloatColumn, before: FloatColumn | None
-    ) -> list[tuple[Labels, str, QColor]]:
+    ) -> list[Piece]:
         symbol, words = picture.bars.symbol, picture.words
         _, open_, high, low, close, volume = bar.tolist()
         base = open_ if before is None else float(before[4])
         change = round(close / base - 1, 4) if base else 0.0
         sign = "▲" if change > 0 else "▼" if change < 0 else ""
         ink = self._direction(close - open_)
-        pieces: list[tuple[Labels, str, QColor]] = []
+        pieces: list[Piece] = []
         for word, price in (
             (words.open, open_),
             (words.high, high),
@@ -181,7 +190,9 @@ class Overlay:
         ):
             pieces.append((self._plain, f"   {word} ", self._dim))
             pieces.append((self._plain, format_price(symbol, price), ink))
-        moved = f"   {sign}{numerals.signed_percent(change)}"
+        # The candle's colour is close against open, this is close against the close before.
+        pieces.append((self._plain, f"   {words.change} ", self._dim))
+        moved = f"{sign}{numerals.signed_percent(change)}"
         pieces.append((self._plain, moved, self._direction(change)))
         pieces.append((self._plain, f"   {words.volume} ", self._dim))
         pieces.append((self._plain, numerals.volume(volume), self._text))
@@ -194,6 +205,30 @@ class Overlay:
         self, painter: QPainter, lines: list[tuple[float, float, float, float]]
     ) -> None:
         self._batch.draw_lines(painter, np.array(lines, dtype=np.float64).reshape(-1, 4))
+
+
+def legend_lines(pieces: list[Piece], room: float) -> list[list[Piece]]:
+    """Break a legend, a title and then names and figures in turn, into lines of at most `room`.
+
+    A name stays with its figure, and figures that need a second line all begin there, below
+    the title.
+    """
+    pairs = [pieces[:1]] + [pieces[at : at + 2] for at in range(1, len(pieces), 2)]
+    widths = [sum(labels.width(text) for labels, text, _ in pair) for pair in pairs]
+    lines, used = [pairs[0]], widths[0]
+    if sum(widths) > room and len(pairs) > 1:
+        lines, used = [pairs[0], pairs[1]], widths[1]
+        pairs, widths = pairs[1:], widths[1:]
+    for pair, wide in zip(pairs[1:], widths[1:], strict=True):
+        if used + wide > room:
+            lines.append([])
+            used = 0.0
+        lines[-1] = lines[-1] + pair
+        used += wide
+    for line in lines:
+        labels, text, ink = line[0]
+        line[0] = (labels, text.lstrip(), ink)
+    return lines
 
 
 def _pen(colour: str) -> QPen:

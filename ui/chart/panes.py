@@ -78,6 +78,11 @@ class Panes(QWidget):
         price, _ = self._boxes()
         return price.width(), price.height()
 
+    @property
+    def volume_height(self) -> float:
+        """Height of the volume pane in pixels."""
+        return self._boxes()[1].height()
+
     def stage(self) -> Stage | None:
         """Where everything stands; None before the first picture."""
         picture = self._picture

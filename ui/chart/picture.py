@@ -19,6 +19,8 @@ class Words:
     high: str
     low: str
     close: str
+    change: str
+    """Of a close against the close before."""
     volume: str
     simulated: str
 
@@ -38,6 +40,8 @@ class Picture:
     time_ticks: list[TimeTick] = field(default_factory=list)
     price_ticks: list[float] = field(default_factory=list)
     price_labels: list[str] = field(default_factory=list)
+    volume_ticks: list[tuple[float, str]] = field(default_factory=list)
+    """Round volumes with their labels."""
     simulated: bool = False
     stale: bool = False
     edge_note: str = ""

@@ -24,6 +24,7 @@ _MONTH_STEPS = (1, 2, 3, 6, 12, 24, 60)
 _MONTH_MS = 30 * DAY_MS
 _TIME_LABEL_PX = 74.0
 _PRICE_LABEL_PX = 46.0
+_VOLUME_LABEL_PX = 34.0
 
 
 class TimeTick(NamedTuple):
@@ -46,7 +47,7 @@ def time_ticks(
         px_per_bar: Width of a bar.
         timeframe: Of the bars.
     """
-    if len(times) < 2:
+    if not len(times):
         return []
     local = times.astype(np.int64) + KST_OFFSET_MS
     bars_per_label = max(1.0, _TIME_LABEL_PX / px_per_bar)
@@ -61,6 +62,8 @@ def time_ticks(
         starts, majors = _changes(days // (step // DAY_MS)), _changes(months)
     else:
         starts, majors = _changes(local // step), _changes(days)
+    if len(times) == 1:
+        majors = {0}  # nothing stands before it, and without a label it would be of no time
     chosen = _spaced(majors, starts, px_per_bar)
     return [
         TimeTick(
@@ -70,20 +73,47 @@ def time_ticks(
     ]
 
 
-def price_ticks(low: float, high: float, height_px: float, smallest: float) -> list[float]:
-    """Round prices between `low` and `high`, `smallest` or more apart."""
+def price_ticks(low: float, high: float, height_px: float, tick: float) -> list[float]:
+    """Round prices between `low` and `high` that a market with this tick could show."""
     if not high > low or height_px <= 0:
         return []
-    rough = max((high - low) * _PRICE_LABEL_PX / height_px, smallest)
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(
-        factor * power for factor in (1.0, 2.0, 2.5, 5.0, 10.0) if factor * power >= rough * 0.999
-    )
+    rough = max((high - low) * _PRICE_LABEL_PX / height_px, tick)
+    return _multiples(low, high, _round_step(rough, tick))
+
+
+def volume_ticks(top: float, height_px: float) -> list[tuple[float, str]]:
+    """Round volumes between 0 and `top` with their labels, 0 itself left out."""
+    if not top > 0 or height_px <= 0:
+        return []
+    # At least one: no two neighbours of the round steps are more than twice apart.
+    step = _round_step(min(top * _VOLUME_LABEL_PX / height_px, top / 2), None)
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    if round(step, decimals) != step:
+        decimals += 1
+    return [(volume, f"{volume:,.{decimals}f}") for volume in _multiples(step, top, step)]
+
+
+def _round_step(least: float, tick: float | None) -> float:
+    """The next of 1, 2, 2.5, 5, 10, … from `least` up that is a multiple of `tick`."""
+    power = 10.0 ** math.floor(math.log10(least))
+    candidates = [factor * power for factor in (1.0, 2.0, 2.5, 5.0, 10.0, 20.0, 50.0, 100.0)]
+    for step in candidates:
+        if step < least * 0.999:
+            continue
+        ticks = 1.0 if tick is None else step / tick
+        if abs(ticks - round(ticks)) < 1e-6 * ticks:
+            return step
+    # A tick that no round number is a multiple of: its own multiples then.
+    assert tick is not None
+    return tick * math.ceil(least / tick - 1e-9)
+
+
+def _multiples(low: float, high: float, step: float) -> list[float]:
     decimals = max(0, 2 - math.floor(math.log10(step)))
     return [
         # Multiples of 0.1 are not exact; their noise would show as digits.
         round(n * step, decimals)
-        for n in range(math.ceil(low / step), math.floor(high / step) + 1)
+        for n in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
     ]
 
 

@@ -6,6 +6,7 @@ from collections import deque
 from typing import Any
 
 from PySide6.QtCore import QAbstractTableModel, QEvent, QModelIndex, QObject, Qt, QTimer
+from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QVBoxLayout, QWidget
 
 from ui import numerals
@@ -13,7 +14,7 @@ from ui.moments import korean_time
 from ui.qt_models import NOWHERE, Index
 from ui.theme import Theme
 from upbit_backbone.clock import epoch_ms
-from upbit_backbone.models import Trade
+from upbit_backbone.models import Gap, Trade
 from upbit_backbone.price import format_price
 
 TIME, PRICE, VOLUME = range(3)
@@ -21,16 +22,21 @@ COLUMNS = 3
 KEPT = 200
 _FLUSH_MS = 100
 _ROW_PX = 21
+_CELL_PADDING_PX = 8
 
 
 class TapeModel(QAbstractTableModel):
-    """The last `KEPT` trades, newest first; rows are added at most ten times a second."""
+    """The last `KEPT` trades, newest first; rows are added at most ten times a second.
+
+    Where trades were missed stands a row that says so, and from when to when.
+    """
 
     def __init__(self, theme: Theme, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._colours = {"BUY": theme.by_change["RISE"], "SELL": theme.by_change["FALL"]}
-        self._trades: deque[Trade] = deque()
-        self._waiting: list[Trade] = []
+        self._gap_colour = QColor(theme.degraded)
+        self._trades: deque[Trade | Gap] = deque()
+        self._waiting: list[Trade | Gap] = []
         self._flush_timer = QTimer(self, singleShot=True, interval=_FLUSH_MS)
         self._flush_timer.timeout.connect(self._flush)
 
@@ -41,8 +47,13 @@ class TapeModel(QAbstractTableModel):
         self._waiting.clear()
         self.endResetModel()
 
-    def add(self, trades: tuple[Trade, ...]) -> None:
-        """Take trades, oldest first."""
+    def gap_at(self, row: int) -> Gap | None:
+        """What was missed, if a row tells of that."""
+        entry = self._trades[row]
+        return entry if isinstance(entry, Gap) else None
+
+    def add(self, trades: tuple[Trade | Gap, ...]) -> None:
+        """Take trades, oldest first, and what was missed between them."""
         self._waiting.extend(trades)
         if not self._flush_timer.isActive():
             self._flush_timer.start()
@@ -57,6 +68,8 @@ class TapeModel(QAbstractTableModel):
         if not index.isValid():
             return None
         trade, column = self._trades[index.row()], index.column()
+        if isinstance(trade, Gap):
+            return self._gap_data(trade, column, role)
         match role:
             case Qt.ItemDataRole.DisplayRole:
                 if column == TIME:
@@ -91,9 +104,51 @@ class TapeModel(QAbstractTableModel):
     def retranslate(self) -> None:
         """The language changed."""
         self.headerDataChanged.emit(Qt.Orientation.Horizontal, 0, COLUMNS - 1)
+        if self._trades:
+            self.dataChanged.emit(self.index(0, 0), self.index(len(self._trades) - 1, COLUMNS - 1))
+
+    def _gap_data(self, gap: Gap, column: int, role: int) -> Any:
+        match role:
+            case Qt.ItemDataRole.DisplayRole if column == TIME:
+                start = f"{korean_time(epoch_ms(gap.start)):%H:%M:%S}"
+                if gap.state == "open":
+                    return self.tr("… cut off since {0}").format(start)
+                end = f"{korean_time(epoch_ms(gap.end)):%H:%M:%S}"
+                return self.tr("… cut off {0}–{1}").format(start, end)
+            case Qt.ItemDataRole.ForegroundRole:
+                return self._gap_colour
+            case Qt.ItemDataRole.TextAlignmentRole:
+                return Qt.AlignmentFlag.AlignCenter
+            case Qt.ItemDataRole.ToolTipRole:
+                return self.tr("The connection was lost: trades of this time are missing here")
+        return None
+
+    def _settle_gaps(self, new: list[Trade | Gap]) -> list[Trade | Gap]:
+        """Let the end of a break take the place of its beginning; gives what is left to insert."""
+        left: list[Trade | Gap] = []
+        for entry in new:
+            if isinstance(entry, Gap) and entry.state != "open":
+                row = self._row_of_open_gap()
+                left = [one for one in left if not (isinstance(one, Gap) and one.state == "open")]
+                if row is not None:
+                    self._trades[row] = entry
+                    self.dataChanged.emit(self.index(row, 0), self.index(row, COLUMNS - 1))
+                    continue
+            left.append(entry)
+        return left
+
+    def _row_of_open_gap(self) -> int | None:
+        return next(
+            (
+                row
+                for row, entry in enumerate(self._trades)
+                if isinstance(entry, Gap) and entry.state == "open"
+            ),
+            None,
+        )
 
     def _flush(self) -> None:
-        new, self._waiting = self._waiting[-KEPT:], []
+        new, self._waiting = self._settle_gaps(self._waiting)[-KEPT:], []
         if not new:
             return
         over = len(self._trades) + len(new) - KEPT
@@ -114,6 +169,7 @@ class TradeTape(QWidget):
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.model = TapeModel(theme, self)
+        self._spanned = False
         self.table = QTableView(self)
         self.table.setModel(self.model)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.NoSelection)
@@ -124,16 +180,31 @@ class TradeTape(QWidget):
         self.table.verticalHeader().hide()
         self.table.verticalHeader().setDefaultSectionSize(_ROW_PX)
         header = self.table.horizontalHeader()
-        header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+        header.setSectionResizeMode(PRICE, QHeaderView.ResizeMode.Stretch)
+        for column, sample in ((TIME, "Time (KST)"), (VOLUME, "8.88888888 ▲")):
+            wide = self.fontMetrics().horizontalAdvance(sample) + _CELL_PADDING_PX
+            header.resizeSection(column, wide)
         header.setHighlightSections(False)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(8, 0, 8, 0)
         layout.addWidget(self.table)
+        for moved in (self.model.rowsInserted, self.model.rowsRemoved, self.model.modelReset):
+            moved.connect(self._span_gaps)
 
     def changeEvent(self, event: QEvent) -> None:
         if event.type() == QEvent.Type.LanguageChange:
             self.model.retranslate()
         super().changeEvent(event)
+
+    def _span_gaps(self) -> None:
+        """A row that tells of a gap is one cell."""
+        gaps = [row for row in range(self.model.rowCount()) if self.model.gap_at(row) is not None]
+        if gaps or self._spanned:
+            self.table.clearSpans()
+            for row in gaps:
+                self.table.setSpan(row, 0, 1, COLUMNS)
+        self._spanned = bool(gaps)
 
 
 def _side(column: int) -> Qt.AlignmentFlag:

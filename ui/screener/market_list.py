@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QEvent, QModelIndex, QRect, Qt, QTimer, Signal
-from PySide6.QtGui import QColor, QFont, QPainter, QPalette
+from PySide6.QtGui import QColor, QFont, QFontMetrics, QKeyEvent, QPainter, QPalette, QResizeEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QHBoxLayout,
@@ -25,10 +25,13 @@ from upbit_backbone.models import Market, Ticker
 
 _RESORT_MS = 1_000
 _ROW_PX = 27
+_VALUE_FROM_PX = 340
+"""A narrower list has no column of values."""
+_CODE_GAP_PX = 6
 
 
 class MarketList(QWidget):
-    """Every market with its live price; a click opens its chart."""
+    """Every market with its live price; a click opens its chart, Escape ends the filter."""
 
     chosen = Signal(str)
     """Symbol of the market that was clicked."""
@@ -37,14 +40,14 @@ class MarketList(QWidget):
         super().__init__(parent)
         self.model = MarketTable(theme, self)
         self._symbol = ""
-        self.filter_box = QLineEdit(self, clearButtonEnabled=True)
+        self.filter_box = _FilterBox(self, clearButtonEnabled=True)
         self.filter_box.textChanged.connect(self._filter)
         self._count = QLabel(self)
 
         self.table = QTableView(self)
         self.table.setModel(self.model)
         self.table.setItemDelegate(_FigureDelegate(self.table))
-        self.table.setItemDelegateForColumn(NAME, _NameDelegate(theme, self.table))
+        self.table.setItemDelegateForColumn(NAME, NameDelegate(theme, self.table))
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
@@ -61,8 +64,8 @@ class MarketList(QWidget):
         header.setSectionResizeMode(QHeaderView.ResizeMode.Interactive)
         header.setSectionResizeMode(NAME, QHeaderView.ResizeMode.Stretch)
         for column, sample in (
-            (PRICE, "1,888,888,888"),
-            (CHANGE, "▲ +188.88%"),
+            (PRICE, "188,888,888□"),
+            (CHANGE, "▲ +18.88%□"),
             (VALUE, "거래대금 ▼□"),
         ):
             wide = self.fontMetrics().horizontalAdvance(sample)
@@ -94,6 +97,10 @@ class MarketList(QWidget):
     def apply(self, tickers: tuple[Ticker, ...]) -> None:
         """Take new prices."""
         self.model.apply(tickers)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self.table.setColumnHidden(VALUE, self.width() < _VALUE_FROM_PX)
 
     def mark(self, symbol: str) -> None:
         """Mark the market whose chart is open."""
@@ -135,6 +142,16 @@ class MarketList(QWidget):
             self.model.resort()
 
 
+class _FilterBox(QLineEdit):
+    """Escape clears it."""
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        if event.key() == Qt.Key.Key_Escape and self.text():
+            self.clear()
+        else:
+            super().keyPressEvent(event)
+
+
 class _FigureDelegate(QStyledItemDelegate):
     """Keeps the colour of a rise or fall in the selected row, too."""
 
@@ -145,8 +162,8 @@ class _FigureDelegate(QStyledItemDelegate):
             option.palette.setColor(QPalette.ColorRole.HighlightedText, colour)
 
 
-class _NameDelegate(QStyledItemDelegate):
-    """Name of the market, its code behind it in a quieter colour."""
+class NameDelegate(QStyledItemDelegate):
+    """Name of the market; its code behind it in a quieter colour, where that has room."""
 
     def __init__(self, theme: Theme, parent: QWidget) -> None:
         super().__init__(parent)
@@ -162,22 +179,27 @@ class _NameDelegate(QStyledItemDelegate):
     ) -> None:
         market: Market = index.data(MARKET_ROLE)
         painter.save()
-        if option.state & QStyle.StateFlag.State_Selected:
+        selected = bool(option.state & QStyle.StateFlag.State_Selected)
+        if selected:
             painter.fillRect(option.rect, QColor(self._theme.selection))
         box: QRect = option.rect.adjusted(3, 0, -4, 0)
-        code = market.symbol.partition("-")[2]
-        painter.setFont(self._small)
-        code_wide = painter.fontMetrics().horizontalAdvance(code)
-        painter.setFont(option.font)
-        metrics = painter.fontMetrics()
-        name = metrics.elidedText(
-            index.data(), Qt.TextElideMode.ElideRight, max(box.width() - code_wide - 6, 40)
-        )
+        name, code = self.texts(market, index.data(), option.font, box.width())
         painter.setPen(QColor(self._theme.text))
         side = Qt.AlignmentFlag.AlignVCenter | Qt.AlignmentFlag.AlignLeft
+        painter.setFont(option.font)
         painter.drawText(box, side, name)
-        box.setLeft(box.left() + metrics.horizontalAdvance(name) + 6)
+        box.setLeft(box.left() + painter.fontMetrics().horizontalAdvance(name) + _CODE_GAP_PX)
         painter.setFont(self._small)
-        painter.setPen(QColor(self._theme.faint))
+        # The quiet colour cannot be read on the colour of the selected row.
+        painter.setPen(QColor(self._theme.text if selected else self._theme.dim))
         painter.drawText(box, side, code)
         painter.restore()
+
+    def texts(self, market: Market, name: str, font: QFont, room: int) -> tuple[str, str]:
+        """Name and code as they are written in `room` pixels: the name is cut last."""
+        metrics = QFontMetrics(font)
+        code = market.symbol.partition("-")[2]
+        wide = metrics.horizontalAdvance(name) + _CODE_GAP_PX
+        if wide + QFontMetrics(self._small).horizontalAdvance(code) > room:
+            code = ""
+        return metrics.elidedText(name, Qt.TextElideMode.ElideRight, room), code

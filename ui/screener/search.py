@@ -34,21 +34,44 @@ _JOINED = str.maketrans(
 def find(markets: Iterable[Market], text: str) -> list[Market]:
     """The markets that `text` may mean, best first; all of them for an empty text.
 
-    Equally good ones keep their order.
+    Of equally good ones those in won come first; else they keep their order.
     """
     wanted = text.strip().casefold().translate(_JOINED)
     if not wanted:
-        return list(markets)
+        return sorted(markets, key=_is_foreign)
     ranked = [(rank, market) for market in markets if (rank := _rank(market, wanted)) is not None]
-    ranked.sort(key=lambda found: found[0])
+    ranked.sort(key=lambda found: (found[0], _is_foreign(found[1])))
     return [market for _, market in ranked]
+
+
+def named(markets: Iterable[Market], text: str) -> Market | None:
+    """The one market that `text` names without a doubt; None if there is none, or several.
+
+    A code, an asset (``btc``) or a Korean name; an asset that is quoted in won, too, means that.
+    """
+    wanted = text.strip().casefold()
+    known = [market for market in markets if wanted in (*_codes(market), market.korean_name)]
+    in_won = [market for market in known if not _is_foreign(market)]
+    best = in_won or known
+    return best[0] if len(best) == 1 else None
+
+
+def _is_foreign(market: Market) -> bool:
+    return not market.symbol.startswith("KRW-")
+
+
+def _codes(market: Market) -> tuple[str, ...]:
+    """The ways to write a market's code, and its asset alone."""
+    symbol = market.symbol.casefold()
+    quote, _, base = symbol.partition("-")
+    return (symbol, base, f"{base}-{quote}", f"{base}/{quote}", quote + base, base + quote)
 
 
 def _rank(market: Market, wanted: str) -> int | None:
     """How well a market fits, 0 best; None if not at all."""
-    symbol = market.symbol.casefold()
-    quote, _, base = symbol.partition("-")
-    if wanted in (base, symbol, f"{base}/{quote}", quote + base, base + quote):
+    codes = _codes(market)
+    symbol, base = codes[:2]
+    if wanted in codes:
         return 0
     korean = _korean_place(market.korean_name.casefold(), wanted)
     english = market.english_name.casefold()

@@ -12,7 +12,17 @@ import msgspec
 from upbit_backbone.api.filling import CERTAIN_AFTER_MS, fill_known
 from upbit_backbone.api.paths import DirectDataAccess
 from upbit_backbone.api.stream import Stream
-from upbit_backbone.api.validation import Interval, check_interval, check_symbol
+from upbit_backbone.api.validation import (
+    Interval,
+    check_choice,
+    check_flag,
+    check_grouping,
+    check_interval,
+    check_max_age,
+    check_priority,
+    check_symbol,
+    check_timeout,
+)
 from upbit_backbone.clock import SECOND_MS, Clock, utc_datetime
 from upbit_backbone.config import BackboneConfig
 from upbit_backbone.errors import (
@@ -103,8 +113,14 @@ class MarketDataAPI:
         """Open with these settings. An exchange that is not reached is no error.
 
         Raises:
+            InvalidRequestError: not a `BackboneConfig`.
             StorageError: the data folder cannot be used.
         """
+        if not isinstance(config, BackboneConfig):
+            raise InvalidRequestError(
+                "create takes a BackboneConfig, such as BackboneConfig(exchange='simulator'),"
+                f" was {config!r}"
+            )
         # The composition root knows this class; here alone this class asks for it.
         from upbit_backbone.manager import BackboneManager
 
@@ -203,8 +219,9 @@ class MarketDataAPI:
         """
         started = self._clock.monotonic()
         timeframe = Timeframe.parse(timeframe)
-        if fill not in (None, "previous"):
-            raise InvalidRequestError(f"fill must be 'previous' or None, was {fill!r}")
+        check_choice("fill", fill, ("previous", None))
+        check_flag("closed_only", closed_only)
+        self._check_call(priority, timeout, with_metadata)
         await self._check_symbol(symbol)
         interval = self._interval(start_time, end_time, count)
         if closed_only:
@@ -216,7 +233,11 @@ class MarketDataAPI:
                 DataType.CANDLE, symbol, timeframe, *interval, priority.max_age_s, started
             )
         if held is not None:
-            return self._hit(held, len(held), priority, started, "layer_2", with_metadata)
+            age_s = self._coordinator.peek_age_s(
+                DataType.CANDLE, symbol, timeframe, interval.end_ms, started
+            )
+            held = held.labelled("cache")
+            return self._hit(held, len(held), priority, started, "layer_2", age_s, with_metadata)
         response = await self._ask(
             BackboneRequest(
                 DataType.CANDLE,
@@ -339,8 +360,7 @@ class MarketDataAPI:
         Raises:
             As `get_ticker_data`; DataUnavailableError: the market has no such grouping.
         """
-        if type(depth) is not int or not 1 <= depth <= MAX_DEPTH:
-            raise InvalidRequestError(f"depth must be 1..{MAX_DEPTH}, was {depth!r}")
+        check_grouping(depth, level)
         latest: Orderbook | tuple[Orderbook, BackboneMetadata] = await self._latest(
             DataType.ORDERBOOK, symbol, priority, depth, level, max_age, timeout, with_metadata
         )
@@ -397,6 +417,7 @@ class MarketDataAPI:
             As `get_candle_data`; DataUnavailableError: longer ago than seven days.
         """
         started = self._clock.monotonic()
+        self._check_call(priority, timeout, with_metadata)
         await self._check_symbol(symbol)
         interval = self._interval(start_time, end_time, count)
         response = await self._ask(
@@ -496,13 +517,15 @@ class MarketDataAPI:
         with_metadata: bool,
     ) -> Any:
         started = self._clock.monotonic()
+        self._check_call(priority, timeout, with_metadata)
+        check_max_age(max_age)
         await self._check_symbol(symbol)
         max_age_s = priority.max_age_s if max_age is None else max_age
         # A peek does not tell the value's age, so whoever wants the metadata goes down.
         if depth == MAX_DEPTH and level == 0 and not with_metadata:
             value = self._router.peek(data_type, symbol, None, None, None, None, max_age_s, started)
             if value is not None:
-                return self._hit(value, 1, priority, started, "layer_1", False)
+                return self._hit(value, 1, priority, started, "layer_1", None, False)
         response = await self._ask(
             BackboneRequest(
                 data_type,
@@ -535,6 +558,7 @@ class MarketDataAPI:
         priority: Priority,
         started: float,
         layer: str,
+        age_s: float | None,
         with_metadata: bool,
     ) -> Value | tuple[Value, BackboneMetadata]:
         now = self._clock.monotonic()
@@ -548,6 +572,7 @@ class MarketDataAPI:
             data_count=count,
             priority_used=priority,
             source="cache",
+            age_s=age_s,
             path="peek",
             reason="memory is fresh enough",
         )
@@ -583,13 +608,19 @@ class MarketDataAPI:
         self, data_type: DataType, symbol: str, timeframe: Timeframe | None, policy: Policy
     ) -> Stream:
         self._check_running()
-        if policy not in ("latest", "all"):
-            raise InvalidRequestError(f"policy must be 'latest' or 'all', was {policy!r}")
+        check_choice("policy", policy, ("latest", "all"))
         check_symbol(symbol, self._listed)
         request = BackboneRequest(
             data_type, (symbol,), timeframe, priority=Priority.HIGH, policy=policy
         )
         return Stream(self._coordinator.subscribe(request))
+
+    @staticmethod
+    def _check_call(priority: Priority, timeout: float | None, with_metadata: bool) -> None:
+        """What all calls have in common."""
+        check_priority(priority)
+        check_timeout(timeout)
+        check_flag("with_metadata", with_metadata)
 
     async def _check_symbol(self, symbol: str) -> None:
         self._check_running()

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Collection
 from datetime import datetime
 from difflib import get_close_matches
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from upbit_backbone.clock import epoch_ms, utc_datetime
 from upbit_backbone.errors import InvalidRequestError, UnknownSymbolError
+from upbit_backbone.protocol import MAX_DEPTH, Priority
 
+MAX_COUNT = 1_000_000_000
+"""More rows than any market has; a larger number would not fit a database's integer."""
+MAX_TIMEOUT_S = 1_000_000.0
+"""11 days. Timers count milliseconds in 32 bits (Qt), which ends at 24 days."""
+_MAX_EXACT = 1e15
+_FEW_MARKETS = 5
+"""A recording has so few that a sentence names them all."""
 _SYMBOL = re.compile(r"[A-Z0-9]+-[A-Z0-9]+")
 
 
@@ -29,7 +38,7 @@ def check_symbol(symbol: str, listed: Collection[str]) -> None:
         UnknownSymbolError: with the closest listed symbols.
     """
     if not isinstance(symbol, str):
-        raise InvalidRequestError(f"a symbol is a text such as 'KRW-BTC', was {symbol!r}")
+        raise InvalidRequestError(f"a symbol is a text such as 'KRW-BTC', was {_shown(symbol)}")
     if symbol in listed:
         return
     if not listed and _SYMBOL.fullmatch(symbol):
@@ -38,7 +47,80 @@ def check_symbol(symbol: str, listed: Collection[str]) -> None:
     quote, _, base = upper.partition("-")
     likely = [code for code in (upper, f"{base}-{quote}", f"KRW-{upper}") if code in listed]
     close = get_close_matches(upper, listed, n=3, cutoff=0.6)
-    raise UnknownSymbolError(symbol, tuple(dict.fromkeys([*likely, *close]))[:3])
+    few = tuple(listed) if len(listed) <= _FEW_MARKETS else ()
+    raise UnknownSymbolError(symbol, tuple(dict.fromkeys([*likely, *close]))[:3], all_listed=few)
+
+
+def check_priority(priority: Priority) -> None:
+    """Refuse what is no `Priority`.
+
+    Raises:
+        InvalidRequestError: names the four.
+    """
+    if not isinstance(priority, Priority):
+        names = ", ".join(f"Priority.{known.name}" for known in Priority)
+        raise InvalidRequestError(f"priority must be one of {names}, was {_shown(priority)}")
+
+
+def check_timeout(timeout: float | None) -> None:
+    """Refuse what is no number of seconds.
+
+    Raises:
+        InvalidRequestError: not None and not 0 to 1,000,000.
+    """
+    if timeout is not None and not _is_number(timeout, MAX_TIMEOUT_S):
+        raise InvalidRequestError(
+            f"timeout must be 0 to {MAX_TIMEOUT_S:,.0f} seconds, or None for the priority's own,"
+            f" was {_shown(timeout)}"
+        )
+
+
+def check_max_age(max_age: float | None) -> None:
+    """Refuse what is no number of seconds; infinity is one: any age will do.
+
+    Raises:
+        InvalidRequestError: not None and not a number from 0 up.
+    """
+    if max_age is not None and not _is_number(max_age, float("inf")):
+        raise InvalidRequestError(
+            "max_age must be 0 seconds or more, or None for the priority's own,"
+            f" was {_shown(max_age)}"
+        )
+
+
+def check_grouping(depth: int, level: float) -> None:
+    """Refuse rows and a price grouping that no order book has.
+
+    Raises:
+        InvalidRequestError: says which of the two, and what is expected.
+    """
+    if type(depth) is not int or not 1 <= depth <= MAX_DEPTH:
+        raise InvalidRequestError(f"depth must be 1..{MAX_DEPTH}, was {_shown(depth)}")
+    if not _is_number(level, _MAX_EXACT):
+        raise InvalidRequestError(
+            f"level must be a price step of 0 (no grouping) or more, was {_shown(level)}"
+        )
+
+
+def check_choice(name: str, value: object, known: tuple[str | None, ...]) -> None:
+    """Refuse what is not one of a few words.
+
+    Raises:
+        InvalidRequestError: lists them.
+    """
+    if not (value is None or isinstance(value, str)) or value not in known:
+        words = " or ".join(map(repr, known))
+        raise InvalidRequestError(f"{name} must be {words}, was {_shown(value)}")
+
+
+def check_flag(name: str, value: bool) -> None:
+    """Refuse what is not True or False.
+
+    Raises:
+        InvalidRequestError: it is something else.
+    """
+    if type(value) is not bool:
+        raise InvalidRequestError(f"{name} must be True or False, was {_shown(value)}")
 
 
 def check_interval(
@@ -57,23 +139,64 @@ def check_interval(
     """
     if start_time is not None and end_time is not None and count is not None:
         raise InvalidRequestError(
-            "start, end and count were all given: give at most two of the three"
+            "start_time, end_time and count were all given: give at most two of the three"
         )
     if count is not None and (type(count) is not int or count < 1):
-        raise InvalidRequestError(f"count must be a whole number from 1 up, was {count!r}")
-    start_ms = None if start_time is None else epoch_ms(start_time)
-    end_ms = None if end_time is None else epoch_ms(end_time)
+        raise InvalidRequestError(f"count must be a whole number from 1 up, was {_shown(count)}")
+    if count is not None and count > MAX_COUNT:
+        raise InvalidRequestError(f"count must be at most {MAX_COUNT:,}, was {_shown(count)}")
+    start_ms = None if start_time is None else _moment_ms("start_time", start_time)
+    end_ms = None if end_time is None else _moment_ms("end_time", end_time)
     if start_ms is not None and start_ms > now_ms:
         raise InvalidRequestError(
-            f"start {start_time} lies in the future: at the exchange it is"
+            f"start_time {_zoned(start_time)} lies in the future: at the exchange it is"
             f" {utc_datetime(now_ms):%Y-%m-%d %H:%M:%S} UTC"
         )
     if start_ms is not None and end_ms is not None and start_ms >= end_ms:
         raise InvalidRequestError(
-            f"the range from {start_time} to {end_time} is empty: start must lie before end"
+            f"the range from {_zoned(start_time)} to {_zoned(end_time)} is empty:"
+            " start_time must lie before end_time"
         )
     if end_ms is not None and end_ms > now_ms:
         end_ms = None
     if start_ms is None and count is None:
         count = default_count
     return Interval(start_ms, end_ms, count)
+
+
+def _moment_ms(name: str, moment: datetime) -> int:
+    if not isinstance(moment, datetime):
+        raise InvalidRequestError(
+            f"{name} must be a datetime such as datetime(2025, 9, 1, tzinfo=UTC), or None,"
+            f" was {_shown(moment)}"
+        )
+    ms = epoch_ms(moment)
+    if ms < 0:
+        raise InvalidRequestError(f"{name} must be 1970-01-01 UTC or later, was {moment}")
+    return ms
+
+
+def _zoned(moment: datetime | None) -> str:
+    """A moment as it was given, with its offset from UTC."""
+    if moment is not None and moment.tzinfo is None:
+        try:
+            moment = moment.astimezone()
+        except OverflowError:  # the last hours of the calendar
+            return f"{moment} local time"
+    return str(moment)
+
+
+def _is_number(value: Any, most: float) -> bool:
+    """Whether it is a number from 0 to `most`; NaN is none."""
+    if isinstance(value, int):
+        # A longer whole number may not fit a float.
+        return type(value) is not bool and 0 <= value <= min(most, _MAX_EXACT)
+    return isinstance(value, float) and 0 <= value <= most
+
+
+def _shown(value: object) -> str:
+    """How a sentence names a value: on one line, and not all of a long one."""
+    try:
+        return " ".join(reprlib.repr(value).split())
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        return f"a long {type(value).__name__}"

@@ -51,6 +51,7 @@ MAX_TRADE_DAYS = 7
 
 
 UNCONFIRMED = "unconfirmed"
+_FARTHER: tuple[Source, ...] = ("cache", "storage", "rest")
 
 
 class _Gathered:
@@ -63,8 +64,8 @@ class _Gathered:
         self.asked = 0
         self.pages = 0
         """How many were answered."""
-        self.source: Source | None = None
-        self.age_s: float | None = None
+        self.source: Source = "cache"
+        self.age_s = 0.0
 
     @property
     def rows(self) -> int:
@@ -76,13 +77,13 @@ class _Gathered:
         return self.parts[0]
 
     def take(self, response: BackboneResponse) -> None:
-        """Add the rows of an answer; the oldest part of the whole gives its age."""
+        """Add the rows of an answer: the farthest part gives the whole its source, the oldest
+        its age. What is proved does not age."""
         metadata = response.metadata
         self.parts.append(response.data)
-        if self.source != "rest":
-            self.source = "storage" if self.source == "storage" else metadata.source
-        if metadata.age_s is not None:
-            self.age_s = max(metadata.age_s, self.age_s or 0.0)
+        if metadata.source is not None:
+            self.source = max(self.source, metadata.source, key=_FARTHER.index)
+        self.age_s = max(self.age_s, metadata.age_s or 0.0)
 
     def cut(self, start_ms: int | None, end_ms: int | None) -> None:
         """Keep the rows of a range."""
@@ -126,6 +127,17 @@ class Coordinator:
         return self._below.peek(
             data_type, symbol, timeframe, start_ms, end_ms, count, max_age_s, now
         )
+
+    def peek_age_s(
+        self,
+        data_type: DataType,
+        symbol: str,
+        timeframe: Timeframe | None,
+        end_ms: int | None,
+        now: float,
+    ) -> float | None:
+        """As the store's."""
+        return self._below.peek_age_s(data_type, symbol, timeframe, end_ms, now)
 
     async def fetch(self, request: BackboneRequest) -> BackboneResponse:
         """Answer a request of any size.
@@ -204,6 +216,7 @@ class Coordinator:
             missing=missing,
             reason=str(error) if error else UNCONFIRMED if missing else "",
         )
+        series = series.labelled(gathered.source)
         return BackboneResponse(not missing, series, metadata, error, request.request_id)
 
     async def _gather_range(

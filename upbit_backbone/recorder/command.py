@@ -38,6 +38,9 @@ async def record(
         on_begin=lambda: _tell(f"recording {', '.join(wanted.symbols)} to {path}"),
     )
     tally = await recorder.run(stopped)
+    if tally.size_bytes == 0:
+        _tell("ended before the first answer: nothing was recorded")
+        return
     sys.stdout.write(
         f"recorded {tally.seconds:.1f} s to {path}: {tally.answers:,} answers,"
         f" {tally.frames:,} frames, {tally.breaks} breaks, {tally.size_bytes:,} bytes\n"
@@ -53,11 +56,15 @@ async def replay(path: Path, *, speed: float, host: str, port: int) -> None:
         BackboneError: the file is no whole recording, the speed out of range, the port taken.
     """
     recording = open_recording(path)
+    stopped = asyncio.Event()
     server = ReplayServer(
-        recording, speed=speed, host=host, port=port, on_end=lambda: _tell("ended")
+        recording,
+        speed=speed,
+        host=host,
+        port=port,
+        on_end=lambda: _tell("ended") if server.failure is None else stopped.set(),
     )
     async with server:
-        stopped = asyncio.Event()
         _on_signals(stopped)
         if not recording.complete:
             _tell(missing_end(recording))
@@ -65,6 +72,8 @@ async def replay(path: Path, *, speed: float, host: str, port: int) -> None:
         sys.stdout.write(msgspec.json.encode(addresses).decode() + "\n")
         sys.stdout.flush()  # whoever started this process waits for the line
         await stopped.wait()
+    if server.failure is not None:
+        raise server.failure
 
 
 def missing_end(recording: Recording) -> str:

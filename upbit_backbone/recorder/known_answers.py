@@ -1,7 +1,7 @@
 """What the recorded answers tell by now: whole bodies, and the rows in them.
 
 A row is kept as its recorded bytes. Rows of pages that overlap are one row, the one read
-last. Bounded: `MOST_TRADES` a market, one row a candle, one body a question.
+last. Bounded: `MOST_TRADES` a market, `MOST_CANDLES` a series, one body a question.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from upbit_backbone.recorder.records import RestAnswer
 
 MOST_TRADES = 20_000
 """Kept of a market; older ones are answered no more (5 MB)."""
+MOST_CANDLES = 20_000
+"""Kept of a series: two weeks of minutes, or five hours of seconds."""
 
 Parameters = Sequence[tuple[str, str]]
 TradeKey = tuple[int, int]
@@ -54,6 +56,8 @@ class CandleRows:
         if start not in self._rows:
             insort(self._starts, start)
         self._rows[start] = row
+        if len(self._starts) > MOST_CANDLES:
+            del self._rows[self._starts.pop(0)]
 
     def page(self, before: str | None, count: int) -> list[bytes]:
         """At most `count` rows with a start < `before`, newest first."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from difflib import get_close_matches
 from email.utils import parsedate_to_datetime
@@ -15,7 +15,7 @@ from typing import NamedTuple, NoReturn
 from uuid import UUID
 
 import msgspec
-from aiohttp import ClientError, ClientSession, ClientTimeout, hdrs
+from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, hdrs
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from yarl import URL
@@ -51,7 +51,7 @@ from upbit_backbone.recorder.records import (
     StreamRequest,
 )
 from upbit_backbone.recorder.subscriptions import KINDS
-from upbit_backbone.recorder.wire_file import WireFileWriter, already_there
+from upbit_backbone.recorder.wire_file import WireFileWriter, refuse_to_replace
 
 logger = logging.getLogger(__name__)
 
@@ -64,14 +64,20 @@ FLUSH_EVERY_S = 1.0
 STABLE_S = 10.0
 """A connection that lasted so long was a good one: the back-off begins anew."""
 
+TOO_FAST_S = 1.0
+"""How long a 429 is obeyed: the second's allowance is back."""
+
 _TIMEOUT = ClientTimeout(total=10.0, sock_connect=3.0)
 _MOST_BACKOFF_S = 30.0
 _LOOK_EVERY_S = 0.1
 _PING_S = 20.0
+_MOST_DOUBLINGS = 10
 _CLOSE_TIMEOUT_S = 0.3
 _MOST_FRAME_BYTES = 16 << 20
-_TOO_FAST_S = 1.0
 _BLOCKED_S = 60.0
+_LONGEST_BLOCK_S = 86_400.0
+MOST_BODY_BYTES = 16 << 20
+"""A larger answer is none of an exchange's (all order books have 2.3 MB), and not held."""
 _SYMBOL = re.compile(r"[A-Z0-9]{2,10}-[A-Z0-9]{1,20}")
 _FORMS: tuple[StreamForm, ...] = ("DEFAULT", "SIMPLE")
 
@@ -193,6 +199,8 @@ class Recorder:
     async def run(self, stopped: asyncio.Event) -> Tally:
         """Record until `stopped` is set, or the wanted time is over.
 
+        Stopped before the first answer, it makes no file.
+
         Raises:
             InvalidRequestError: the file is there already; a market is not listed.
             TransportError: the exchange was not reached at the start.
@@ -202,10 +210,11 @@ class Recorder:
                 where none may be.
             StorageUnavailableError: the file cannot be written.
         """
-        if self._path.exists() and not self._overwrite:
-            raise already_there(self._path)
+        refuse_to_replace(self._path, overwrite=self._overwrite)
         async with ClientSession() as session:
-            first = await self._ask_first(session)
+            first = await self._ask_first(session, stopped)
+            if first is None:
+                return Tally(0.0, 0, 0, 0, 0)
             self._writer = WireFileWriter(self._path, self._header(), overwrite=self._overwrite)
             try:
                 self._add(first)
@@ -253,15 +262,29 @@ class Recorder:
 
     # REST
 
-    async def _ask_first(self, session: ClientSession) -> RestAnswer:
-        """The market list, which tells the source's mark, its time, and what it lists."""
-        answer = await self._get(session, MARKET_LIST)
+    async def _ask_first(self, session: ClientSession, stopped: asyncio.Event) -> RestAnswer | None:
+        """The market list, which tells the source's mark, its time, and what it lists.
+
+        None: stopped before it came.
+        """
+        asking = asyncio.create_task(self._get(session, MARKET_LIST), name="recorder first")
+        ending = asyncio.create_task(stopped.wait(), name="recorder end")
+        try:
+            await asyncio.wait((asking, ending), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ending.cancel()
+            if not asking.done():
+                asking.cancel()
+            await asyncio.wait((asking, ending))
+        if asking.cancelled():
+            return None
+        answer = asking.result()
         if isinstance(answer, RestFailure):
             raise TransportError(
                 f"nothing was recorded: {answer.reason}; check the address and the connection"
             )
         if answer.status in (418, 429):
-            wait_s = _refused_for_s(answer.status, answer.body)
+            wait_s = refused_for_s(answer.status, answer.body)
             raise RateLimitedError(
                 f"nothing was recorded: the exchange refused the first call ({answer.status});"
                 f" wait {wait_s:g} s",
@@ -295,7 +318,8 @@ class Recorder:
         while True:
             minute = (self._exchange_clock.now_ms() - ROUND_AFTER_MINUTE_MS) // MINUTE_MS + 1
             begins_ms = minute * MINUTE_MS + ROUND_AFTER_MINUTE_MS
-            while (wait_ms := begins_ms - self._exchange_clock.now_ms()) > 0:
+            # A clock that is set back meanwhile does not make the wait longer than a minute.
+            while 0 < (wait_ms := begins_ms - self._exchange_clock.now_ms()) <= MINUTE_MS:
                 await asyncio.sleep(wait_ms / 1_000)
             for question in minutely(symbols, minute):
                 await self._question(session, question)
@@ -324,17 +348,20 @@ class Recorder:
                 headers={hdrs.ACCEPT_ENCODING: "identity"},
             ) as response:
                 received_ms = self._clock.now_ms()
-                body = await response.read()
+                body = await _whole(response)
         except TimeoutError:
             return RestFailure(*self._now(), target, f"{url.authority} did not answer in time")
         except (ClientError, OSError) as error:
             reason = f"{url.authority} was not reached or cut the answer off ({error!s:.120})"
             return RestFailure(*self._now(), target, reason)
+        if body is None:
+            reason = f"{url.authority} answered with more than {MOST_BODY_BYTES} bytes"
+            return RestFailure(*self._now(), target, reason)
         if response.status < 500:
             # Whatever stands before an exchange that is down carries no mark of it.
             self._source.origin.observe(response.headers.get(MARK_HEADER))
         self._observe_date(response.headers.get(hdrs.DATE), sent_ms, received_ms)
-        headers = tuple((name.lower(), value) for name, value in response.headers.items())
+        headers = _headers(response.headers.items())
         return RestAnswer(*self._now(), target, response.status, headers, body)
 
     def _observe_date(self, date: str | None, sent_ms: int, received_ms: int) -> None:
@@ -359,9 +386,8 @@ class Recorder:
             self._breaks += 1
             logger.warning("the stream broke: %s", reason)
             failures = 0 if self._clock.monotonic() - opened_s >= STABLE_S else failures + 1
-            most_s = min(0.5 * 2**failures, _MOST_BACKOFF_S)
             # Full jitter: many recorders that lost one exchange do not come back at once.
-            await asyncio.sleep(self._rng.uniform(0.1, most_s))
+            await asyncio.sleep(self._rng.uniform(0.1, most_backoff_s(failures)))
 
     async def _stream_once(self) -> str:
         """Connect, subscribe, record until the connection ends; gives the reason."""
@@ -399,7 +425,7 @@ class Recorder:
         response = connection.response
         assert response is not None
         self._source.origin.observe(response.headers.get(MARK_HEADER))
-        headers = tuple((name.lower(), value) for name, value in response.headers.raw_items())
+        headers = _headers(response.headers.raw_items())
         self._add(StreamOpened(*self._now(), response.status_code, headers))
         wanted = self._wanted
         request = msgspec.json.encode(
@@ -429,7 +455,7 @@ class Recorder:
 
     def _obey(self, status: int, body: bytes, what: str) -> None:
         """Ask nothing, and after a 418 connect nowhere, before the time it names."""
-        wait_s = _refused_for_s(status, body)
+        wait_s = refused_for_s(status, body)
         logger.warning("%s refused (%d): waiting %g s", what, status, wait_s)
         until_s = self._clock.monotonic() + wait_s
         self._next_question_s = max(self._next_question_s, until_s)
@@ -468,12 +494,33 @@ class Recorder:
         return Tally(seconds, self._answers, self._frames, self._breaks, size)
 
 
-def _refused_for_s(status: int, body: bytes) -> float:
+def most_backoff_s(failures: int) -> float:
+    """The longest wait before the next connect, after so many that failed in a row."""
+    return min(0.5 * 2.0 ** min(failures, _MOST_DOUBLINGS), _MOST_BACKOFF_S)
+
+
+async def _whole(response: ClientResponse) -> bytes | None:
+    """The body; None if it is too large."""
+    body = bytearray()
+    async for part in response.content.iter_any():
+        body += part
+        if len(body) > MOST_BODY_BYTES:
+            return None
+    return bytes(body)
+
+
+def _headers(items: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Headers as text; bytes that are none become question marks."""
+    return tuple((name.lower(), value.encode(errors="replace").decode()) for name, value in items)
+
+
+def refused_for_s(status: int, body: bytes) -> float:
     """How long a 429 or 418 forbids further calls; 418 says it in its message (section 4)."""
     if status == 429:
-        return _TOO_FAST_S
+        return TOO_FAST_S
     numbers = re.findall(rb"\d+", body[:1_000])
-    return next((float(number) for number in numbers if number != b"418"), _BLOCKED_S)
+    told_s = next((float(number) for number in numbers if number != b"418"), _BLOCKED_S)
+    return min(told_s, _LONGEST_BLOCK_S)
 
 
 def _oldest_start(answer: RestAnswer | RestFailure) -> str | None:

@@ -242,6 +242,7 @@ class ReplayServer:
             self._on_end()
 
     async def _play(self, record: AnyRecord) -> None:
+        self._clock.stop_at(record.at_us)
         while (wait_s := self._clock.wait_s(record.at_us)) > _EARLIEST_S:
             self._late_since = None
             await asyncio.sleep(min(wait_s, _LOOK_AGAIN_S))

@@ -9,7 +9,8 @@ from upbit_backbone.recorder.records import Recording
 class ReplayClock:
     """The exchange's time as a replay shows it; implements `Clock`.
 
-    It stands at the recording's beginning until `start`, and at its end for ever. Its
+    It stands at the recording's beginning until `start`, and at its end for ever. It never
+    passes the record that is played next, so it stays with what clients were sent. Its
     monotonic side is the machine's: waiting takes real seconds.
     """
 
@@ -18,6 +19,7 @@ class ReplayClock:
         self._speed = speed
         self._begins_us = recording.begins_us
         self._ends_us = max(recording.ends_us, recording.begins_us)
+        self._next_us = self._ends_us
         header = recording.header
         self._zero_ms = header.started_ms + header.exchange_offset_ms
         self._started: float | None = None
@@ -42,7 +44,11 @@ class ReplayClock:
         if self._started is None:
             return self._begins_us
         elapsed_us = (self._base.monotonic() - self._started) * self._speed * 1e6
-        return min(self._begins_us + int(elapsed_us), self._ends_us)
+        return min(self._begins_us + int(elapsed_us), self._next_us)
+
+    def stop_at(self, at_us: int) -> None:
+        """The record that is played next: until another one is, time stands still there."""
+        self._next_us = min(at_us, self._ends_us)
 
     def wait_s(self, at_us: int) -> float:
         """Real seconds until the present reaches `at_us`; negative when it has passed."""

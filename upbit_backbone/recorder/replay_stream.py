@@ -25,9 +25,11 @@ Key = tuple[str, str]
 """Type and market of a frame."""
 
 FULL_QUEUE = 1_000
-"""From so many frames on a session is behind, and the replay waits for it."""
+FULL_QUEUE_BYTES = 8 << 20
+"""From so many frames or bytes on a session is behind, and the replay waits for it."""
 MOST_FRAMES_WAITING = 20_000
-"""A client that asks for more snapshots than it reads is cut off."""
+MOST_BYTES_WAITING = 64 << 20
+"""A client that asks for more than it reads is cut off."""
 
 _ERROR_TO_CLOSE_S = 0.16  # 150 to 180 ms were measured (upbit-api, section 5.1)
 _STATUS_EVERY_S = 10.0
@@ -68,6 +70,7 @@ class ReplaySession:
         )
         self._transport: asyncio.Transport | None = None
         self._outbox: deque[bytes] = deque()
+        self._waiting_bytes = 0
         self._filled = asyncio.Event()
         self._drained = asyncio.Event()
         self._wishes: tuple[Wish, ...] = ()
@@ -77,7 +80,7 @@ class ReplaySession:
 
     @property
     def behind(self) -> bool:
-        return len(self._outbox) >= FULL_QUEUE
+        return len(self._outbox) >= FULL_QUEUE or self._waiting_bytes >= FULL_QUEUE_BYTES
 
     async def serve(self, request: web.Request, headers: Mapping[str, str]) -> web.StreamResponse:
         """Upgrade the request and serve it until either side closes."""
@@ -128,6 +131,7 @@ class ReplaySession:
     def cut(self) -> None:
         """Drop the connection without a word, as the exchange was seen to do."""
         self._outbox.clear()
+        self._waiting_bytes = 0
         self._wanted.clear()
         if self._transport is not None:
             self._transport.abort()
@@ -192,8 +196,9 @@ class ReplaySession:
 
     def _queue(self, data: bytes) -> None:
         self._outbox.append(data)
+        self._waiting_bytes += len(data)
         self._filled.set()
-        if len(self._outbox) > MOST_FRAMES_WAITING:
+        if len(self._outbox) > MOST_FRAMES_WAITING or self._waiting_bytes > MOST_BYTES_WAITING:
             self.cut()
 
     async def _write(self) -> None:
@@ -203,8 +208,11 @@ class ReplaySession:
                 await self._filled.wait()
                 self._filled.clear()
                 while self._outbox:
-                    await self._socket.send_bytes(self._outbox.popleft())
-                    if len(self._outbox) <= FULL_QUEUE // 2:
+                    data = self._outbox.popleft()
+                    self._waiting_bytes -= len(data)
+                    await self._socket.send_bytes(data)
+                    half_full = len(self._outbox) > FULL_QUEUE // 2
+                    if not half_full and self._waiting_bytes <= FULL_QUEUE_BYTES // 2:
                         self._drained.set()
 
     async def _send_status(self) -> None:

@@ -15,14 +15,21 @@ process that is killed leaves whole chunks and at most a piece of one.
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
 import zlib
 from collections.abc import Generator, Iterator
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from struct import Struct
 from typing import IO, NamedTuple
 
 import msgspec
 import zstandard
+
+if sys.platform != "win32":
+    import fcntl
 
 from upbit_backbone.errors import InvalidRequestError, StorageCorruptError, StorageUnavailableError
 from upbit_backbone.recorder.records import AnyRecord, Ended, Header, StreamRequest
@@ -52,7 +59,8 @@ class WireFileWriter:
         """Create the file and write its header.
 
         Raises:
-            InvalidRequestError: the file exists and `overwrite` is False.
+            InvalidRequestError: the file exists and `overwrite` is False, it is a folder, or
+                another recorder is writing to it (noticed on POSIX systems).
             StorageUnavailableError: it cannot be written.
         """
         self._path = path
@@ -63,14 +71,10 @@ class WireFileWriter:
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._first_us = self._last_us = 0
+        self._has_failed = False
         self.written_bytes = 0
         """Size of the file."""
-        try:
-            self._file: IO[bytes] = path.open("wb" if overwrite else "xb", buffering=0)
-        except FileExistsError:
-            raise already_there(path) from None
-        except OSError as error:
-            raise _cannot_write(path, error) from error
+        self._file = _opened(path, overwrite=overwrite)
         try:
             self._write(_PREFIX.pack(MAGIC, VERSION))
             self._write_chunk(self._encoder.encode(header), 0, 0)
@@ -112,7 +116,8 @@ class WireFileWriter:
         if self._file.closed:
             return
         try:
-            self.flush()
+            if not self._has_failed:
+                self.flush()
         finally:
             self._file.close()
 
@@ -125,13 +130,21 @@ class WireFileWriter:
         try:
             written = self._file.write(data)
         except OSError as error:
+            self._give_up()
             raise _cannot_write(self._path, error) from error
         if written != len(data):
+            self._give_up()
             raise StorageUnavailableError(
                 f"{self._path}: only {written} of {len(data)} bytes could be written:"
                 " is the disk full? What was recorded before can be replayed"
             )
         self.written_bytes += len(data)
+
+    def _give_up(self) -> None:
+        """Write no more: behind a piece of a chunk nothing would be found again."""
+        self._has_failed = True
+        with suppress(OSError):
+            self._file.truncate(self.written_bytes)
 
 
 class _Chunk(NamedTuple):
@@ -254,7 +267,57 @@ class WireFile:
             raise _damaged(self._path, chunk.offset, error) from error
 
 
-def already_there(path: Path) -> InvalidRequestError:
+def refuse_to_replace(path: Path, *, overwrite: bool) -> None:
+    """Look whether a recording may be made there; nothing is opened.
+
+    Raises:
+        InvalidRequestError: it is a folder, or a file and `overwrite` is False.
+        StorageUnavailableError: no file can have that name.
+    """
+    try:
+        is_folder, is_there = path.is_dir(), path.exists()
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    if is_folder:
+        raise InvalidRequestError(f"{path} is a folder: give the name of a file")
+    if is_there and not overwrite:
+        raise _already_there(path)
+
+
+def _opened(path: Path, *, overwrite: bool) -> FileIO:
+    """The file, empty, and locked where the system can: no two recorders write to one."""
+    refuse_to_replace(path, overwrite=overwrite)
+    try:
+        # Never "w": it would empty a file before it is known that nobody is writing to it.
+        file = _created_or_there(path, overwrite=overwrite)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    try:
+        if sys.platform != "win32":
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(file.fileno()).st_size:
+            file.truncate(0)
+    except BlockingIOError:
+        file.close()
+        raise InvalidRequestError(
+            f"{path}: another recorder is writing to it: give another name"
+        ) from None
+    except OSError as error:
+        file.close()
+        raise _cannot_write(path, error) from error
+    return file
+
+
+def _created_or_there(path: Path, *, overwrite: bool) -> FileIO:
+    try:
+        return path.open("xb", buffering=0)
+    except FileExistsError:
+        if not overwrite:
+            raise _already_there(path) from None
+        return path.open("r+b", buffering=0)
+
+
+def _already_there(path: Path) -> InvalidRequestError:
     """A recording never replaces a file unasked."""
     return InvalidRequestError(
         f"{path} exists already and is not overwritten: give another name, or --force"
@@ -303,6 +366,8 @@ def _index(path: Path, file: IO[bytes], digest: hashlib._Hash) -> Iterator[_Chun
         (head_checksum,) = _CHECKSUM.unpack_from(head, _CHUNK.size)
         if magic != _CHUNK_MAGIC or zlib.crc32(head[: _CHUNK.size]) != head_checksum:
             raise _damaged(path, start, "no chunk begins there")
+        if length > MOST_CHUNK_BYTES:
+            raise _damaged(path, start, f"its chunk would have {length} bytes")
         payload = file.read(length)
         if len(payload) < length:
             file.seek(start)
@@ -323,5 +388,6 @@ def _damaged(path: Path, offset: int, reason: object) -> StorageCorruptError:
 def _cannot_write(path: Path, error: OSError) -> StorageUnavailableError:
     return StorageUnavailableError(
         f"{path} cannot be written: {error.strerror or error};"
-        " give a file in a folder that exists and has space"
+        " give a file in a folder that exists and has space;"
+        " what was recorded before can be replayed"
     )

@@ -6,9 +6,11 @@ import asyncio
 import re
 import socket
 import struct
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from decimal import Decimal
 
 import msgspec
 from aiohttp import web
@@ -16,18 +18,19 @@ from aiohttp import web
 from upbit_backbone.clock import Clock
 from upbit_backbone.simulator.faults import Strike
 
-_LOOK_EVERY_S = 0.05
-"""How soon a call that is never answered notices that its caller has gone."""
 _WRITES_PER_S = 20
 _NUMBER = re.compile(rb"([:\[,])(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)(?=[,\]}])")
 """A number in JSON without blanks. Texts of the exchange never hold a comma before one."""
 _STAMP = re.compile(rb'("(?:timestamp|tms)":)(\d+)')
 _PAGED = ("candles", "trades")
+_LINGER = "hh" if sys.platform == "win32" else "ii"
 _PAGE_OF_A_PROXY = (
     b"<html>\r\n<head><title>%d %s</title></head>\r\n<body>\r\n"
     b"<center><h1>%d %s</h1></center>\r\n</body>\r\n</html>\r\n"
 )
 _REASONS = {502: b"Bad Gateway", 503: b"Service Unavailable", 504: b"Gateway Timeout"}
+
+_Book = dict[str, msgspec.Raw]
 
 _behind_ms: ContextVar[int] = ContextVar("behind_ms", default=0)
 
@@ -71,14 +74,12 @@ class CallFaults:
         return None if ban is None else ban.fault.s
 
     async def lost(self, request: web.Request) -> bool:
-        """Whether the call gets no answer; returns when its connection has ended."""
+        """Whether the call gets no answer; does not return while its connection hangs."""
         if "drop" in self._strikes:
             reset(request.transport)
             return True
         if "hang" in self._strikes:
-            while request.transport is not None:
-                await asyncio.sleep(_LOOK_EVERY_S)
-            return True
+            await asyncio.Event().wait()  # until the connection ends, which cancels this
         return False
 
     @property
@@ -109,8 +110,11 @@ class CallFaults:
         strikes = self._strikes
         if "empty" in strikes:
             return b"[]"
-        if (gap := strikes.get("missing-rows")) is not None and group in _PAGED:
-            body = without_rows(body, gap.fault.rows or 0)
+        if (gap := strikes.get("missing-rows")) is not None:
+            body = _unless_same(without_rows(body, gap.fault.rows or 0), body, gap)
+        if (side := strikes.get("zero-padded")) is not None:
+            padded = zero_padded(body, side.fault.rows or 0, side.fault.variant or "")
+            body = _unless_same(padded, body, side)
         if (clock := strikes.get("wrong-clock")) is not None and group not in _PAGED:
             body = shift_stamps(body, clock.fault.s or 0.0)
         if (types := strikes.get("wrong-types")) is not None:
@@ -123,6 +127,12 @@ class CallFaults:
             body = body.replace(b":", b"=", 1) + b"}"
         cut = strikes.get("truncated")
         return body[: len(body) // 2] if cut is not None and cut.fault.variant == "body" else body
+
+    def spare(self) -> None:
+        """There is no page whose rows could be missing or padded."""
+        for kind in ("missing-rows", "zero-padded"):
+            if (strike := self._strikes.get(kind)) is not None:
+                strike.take_back()
 
     def headers(self, headers: dict[str, str]) -> dict[str, str]:
         """The headers as they go out."""
@@ -179,8 +189,9 @@ def reset(transport: asyncio.BaseTransport | None) -> None:
         return
     raw = transport.get_extra_info("socket")
     if raw is not None:
-        # Not to linger at all turns the close into a reset.
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        # Not to linger at all turns the close into a reset; closed sockets cannot be told.
+        with suppress(OSError):
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack(_LINGER, 1, 0))
     transport.abort()
 
 
@@ -192,6 +203,51 @@ def without_rows(body: bytes, count: int) -> bytes:
         return body
     start = (len(rows) - count) // 2
     return msgspec.json.encode(rows[:start] + rows[start + count :])
+
+
+def zero_padded(body: bytes, count: int, side: str) -> bytes:
+    """Order books whose last rows are zeros on one side; the side's total is of the others.
+
+    Args:
+        body: One book or an array of them, with full or short keys.
+        count: How many rows; the first one always stays.
+        side: ``bid`` or ``ask``.
+    """
+    try:
+        books = msgspec.json.decode(body, type=_Book | list[_Book])
+    except msgspec.DecodeError:
+        return body
+    for book in books if isinstance(books, list) else [books]:
+        if "orderbook_units" in book:
+            _pad(
+                book,
+                "orderbook_units",
+                f"{side}_price",
+                f"{side}_size",
+                f"total_{side}_size",
+                count,
+            )
+        elif "obu" in book:
+            _pad(book, "obu", f"{side[0]}p", f"{side[0]}s", f"t{side[0]}s", count)
+        else:
+            return body
+    return msgspec.json.encode(books)
+
+
+def _pad(book: _Book, units: str, price: str, size: str, total: str, count: int) -> None:
+    rows = msgspec.json.decode(book[units], type=list[_Book])
+    left = Decimal(bytes(book[total]).decode())
+    for row in rows[max(len(rows) - count, 1) :]:
+        left -= Decimal(bytes(row[size]).decode())
+        row[price] = row[size] = msgspec.Raw(b"0.0")
+    book[units] = msgspec.Raw(msgspec.json.encode(rows))
+    book[total] = msgspec.Raw(f"{max(left, Decimal(0)):f}".encode())
+
+
+def _unless_same(changed: bytes, body: bytes, strike: Strike) -> bytes:
+    if changed is body:
+        strike.take_back()
+    return changed
 
 
 def wrongly_typed(body: bytes, variant: str) -> bytes:

@@ -12,9 +12,19 @@ from pathlib import Path
 
 import msgspec
 
-from upbit_backbone.clock import Clock, FrozenClock, ShiftedClock, SystemClock, epoch_ms
+from upbit_backbone.clock import (
+    MINUTE_MS,
+    Clock,
+    FrozenClock,
+    ShiftedClock,
+    SystemClock,
+    epoch_ms,
+    utc_datetime,
+)
 from upbit_backbone.errors import InvalidRequestError
 from upbit_backbone.simulator.faults import parse_fault
+from upbit_backbone.simulator.markets import TILE_START_MS
+from upbit_backbone.simulator.recordings import RECORDED, load_recording
 from upbit_backbone.simulator.script import Script, read_script
 from upbit_backbone.simulator.server import Simulator
 from upbit_backbone.simulator.settings import read_settings
@@ -47,7 +57,8 @@ async def simulate(
         rate: How many times as often somebody trades.
 
     Raises:
-        InvalidRequestError: a time, setting, fault or script was not understood.
+        InvalidRequestError: a time, setting, fault or script was not understood, or the
+            recordings have no such time.
         TransportError: the port is taken.
     """
     clock = _clock(as_recorded, now)
@@ -87,11 +98,24 @@ def _script(file: Path, now_ms: int) -> Script:
 
 
 def _clock(as_recorded: str | None, now: str | None) -> Clock:
+    begin_ms = None if as_recorded is None else _recorded_time("--as-recorded", as_recorded)
     if now is not None:
-        return FrozenClock(read_time("--now", now))
-    if as_recorded is not None:
-        return ShiftedClock(read_time("--as-recorded", as_recorded))
-    return SystemClock()
+        read = read_time if as_recorded is None else _recorded_time
+        return FrozenClock(read("--now", now))
+    return SystemClock() if begin_ms is None else ShiftedClock(begin_ms)
+
+
+def _recorded_time(option: str, text: str) -> int:
+    ms = read_time(option, text)
+    last = max(int(load_recording(symbol).minute[-1]) for symbol in RECORDED)
+    end_ms = TILE_START_MS + (last + 1) * MINUTE_MS
+    if not TILE_START_MS <= ms < end_ms:
+        first, end = (f"{utc_datetime(at):%Y-%m-%dT%H:%MZ}" for at in (TILE_START_MS, end_ms))
+        raise InvalidRequestError(
+            f"{option} was {utc_datetime(ms):%Y-%m-%dT%H:%M:%SZ}: expected a time of the"
+            f" recordings ({', '.join(RECORDED)}), {first} to {end}"
+        )
+    return ms
 
 
 def read_time(option: str, text: str) -> int:

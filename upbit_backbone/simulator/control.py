@@ -3,7 +3,8 @@
 Only for callers of this machine, neither limited nor struck by faults.
 
 - ``GET /control``: counts, peak rates, bans, connections, subscriptions, faults, clock
-- ``GET /control/trades?market=…&from_ms=…&to_ms=…``: the exact trades between two instants
+- ``GET /control/trades?market=…&from_ms=…&to_ms=…``: the exact trades between two instants,
+  up to now
 - ``POST /control/reset``: forget counts and bans
 - ``GET``, ``POST``, ``DELETE /control/faults``, ``DELETE /control/faults/{number}``
 """
@@ -25,7 +26,8 @@ from upbit_backbone.simulator.gateway import Gateway, error_body, no_route
 from upbit_backbone.simulator.rest_bodies import trade_bodies
 from upbit_backbone.simulator.websocket import StreamSession
 
-_MOST_TRADES = 1_440 * 64
+MOST_TRADES = 1_440 * 64
+"""Told at once: some 30 MB of JSON."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -54,7 +56,7 @@ class ControlApi:
             web.get("/control/faults", _local(self._list_faults)),
             web.post("/control/faults", _local(self._add_fault)),
             web.delete("/control/faults", _local(self._clear_faults)),
-            web.delete("/control/faults/{number:\\d+}", _local(self._clear_faults)),
+            web.delete("/control/faults/{number:\\d{1,9}}", _local(self._clear_faults)),
         ]
 
     async def _state(self, request: web.Request) -> web.StreamResponse:
@@ -76,7 +78,10 @@ class ControlApi:
         )
 
     async def _trades(self, request: web.Request) -> web.StreamResponse:
-        """All trades of ``market`` in [``from_ms``, ``to_ms``), oldest first, at most a day."""
+        """All trades of ``market`` in [``from_ms``, ``to_ms``), oldest first, at most a day.
+
+        Those that have not happened yet are left out; too many are refused, never cut.
+        """
         try:
             from_ms, to_ms = int(request.query["from_ms"]), int(request.query["to_ms"])
         except (KeyError, ValueError):
@@ -86,9 +91,14 @@ class ControlApi:
         desk = await self._exchange.desk(request.query.get("market", ""))
         if desk is None:
             return _error(404, "Code not found")
+        before_ms = min(to_ms, self._exchange.clock.now_ms() + 1)
+        if before_ms <= max(from_ms, 0):
+            return _json(200, [])
         trades = desk.market.trades_back(
-            from_ms=from_ms, before_ms=to_ms, before_id=None, count=_MOST_TRADES
+            from_ms=max(from_ms, 0), before_ms=before_ms, before_id=None, count=MOST_TRADES + 1
         )
+        if len(trades) > MOST_TRADES:
+            return _error(400, f"these are more than {MOST_TRADES} trades: ask for less time")
         return _json(200, trade_bodies(desk.market, reversed(trades)))
 
     async def _reset(self, request: web.Request) -> web.StreamResponse:
@@ -102,7 +112,7 @@ class ControlApi:
         """Add the fault of the JSON body; answers its ``id``."""
         try:
             words = msgspec.json.decode(await request.read(), type=dict[str, Any])
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return _error(400, 'a fault must be a JSON object such as {"kind": "429"}')
         try:
             fault = read_fault(words, self._exchange.clock.now_ms())

@@ -39,6 +39,7 @@ class Scope(Flag):
     HANDSHAKE = auto()
     CONNECTIONS = auto()
     FRAMES = auto()
+    SNAPSHOTS = auto()
     LISTENER = auto()
 
 
@@ -73,7 +74,8 @@ KINDS: Mapping[str, Kind] = {
     "exponent-numbers": Kind(Scope.CALLS | Scope.FRAMES),
     # Accepted, and never answered.
     "hang": Kind(_ANY_CALL),
-    # Nobody listens on the port for that time; connections there are stay.
+    # Nobody listens on the port for that time; connections there are stay. It closes the
+    # side door too: have an end to it, or a connection to end it by.
     "refused": Kind(Scope.LISTENER),
     "handshake-429": Kind(Scope.HANDSHAKE),
     # TCP reset: of a REST call when it is read, of a WebSocket `ms` after it was opened.
@@ -84,12 +86,13 @@ KINDS: Mapping[str, Kind] = {
     "slow": Kind(_ANY_CALL | Scope.CONNECTIONS, {"bytes": 1_000}),
     # The market's frames are left out.
     "stall": Kind(Scope.FRAMES),
-    "duplicate": Kind(Scope.FRAMES),
-    # A frame goes out after the one that follows it.
+    # A frame comes twice: the `same`, or as if its snapshot came in `realtime` as well.
+    "duplicate": Kind(Scope.FRAMES, {"variant": "same"}, ("same", "realtime")),
+    # A frame goes out after the one of its market and type that follows it.
     "reorder": Kind(Scope.FRAMES),
     # Frames of trades come `ms` late, and up to `jitter_ms` more.
     "late": Kind(Scope.FRAMES, {"ms": 200.0, "jitter_ms": 0.0}),
-    # Bytes that are no JSON in place of a frame; a frame of so many bytes before it.
+    # Bytes that are no JSON in place of a frame; a frame with blanks up to so many bytes.
     "garbage": Kind(Scope.FRAMES),
     "oversized": Kind(Scope.FRAMES, {"bytes": 5_000_000}),
     # `timestamp` in microseconds, as order books of 2023 had it for a while.
@@ -101,7 +104,11 @@ KINDS: Mapping[str, Kind] = {
     "remaining": Kind(_ANY_CALL, {"variant": "more"}, ("more", "less", "missing")),
     # `Date` and the stamps of messages are off by `s` seconds; the data is as ever.
     "wrong-clock": Kind(_ANY_CALL | Scope.FRAMES, {"s": 60.0}),
-    # A page of candles or trades lacks `rows` rows in its middle.
+    # The snapshot of an order book is that of `ms` ago; 143 s were seen.
+    "stale-book": Kind(Scope.SNAPSHOTS, {"ms": 143_000.0}),
+    # The last `rows` rows of an order book have nothing on one side.
+    "zero-padded": Kind(Scope.CALLS | Scope.FRAMES, {"rows": 10, "variant": "bid"}, ("bid", "ask")),
+    # A page of candles or trades lacks `rows` rows in its middle; shorter pages are spared.
     "missing-rows": Kind(Scope.CALLS, {"rows": 3}),
     # REST answers as of `ms` ago.
     "lag": Kind(Scope.CALLS, {"ms": 1_000.0}),
@@ -112,7 +119,9 @@ KINDS: Mapping[str, Kind] = {
 
 _ONCE = ("missing-rows",)
 _OF_TRADES = ("late",)
-_OF_SOCKETS = Scope.HANDSHAKE | Scope.CONNECTIONS | Scope.FRAMES
+_GROUPS_OF = {"missing-rows": ("candles", "trades"), "zero-padded": ("orderbook",)}
+_TYPE_OF = {"zero-padded": "orderbook"}
+_OF_SOCKETS = Scope.HANDSHAKE | Scope.CONNECTIONS | Scope.FRAMES | Scope.SNAPSHOTS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,10 +194,28 @@ class Fault:
     def scope(self) -> Scope:
         """What it strikes, given its group."""
         scope = KINDS[self.kind].scope
+        if self.type is not None:
+            scope &= Scope.FRAMES
         if self.group is not None:
             return scope & (_OF_SOCKETS if self.group == WEBSOCKET else Scope.CALLS)
         # A reset without a group is one of a connection that is kept.
         return scope & _OF_SOCKETS if self.kind == "drop" else scope
+
+    def is_about(self, group: str, symbols: Collection[str]) -> bool:
+        """Whether a call of this group about these markets is within its bounds."""
+        return (
+            self.group in (None, group)
+            and (self.symbol is None or self.symbol in symbols)
+            and (group == WEBSOCKET or group in _GROUPS_OF.get(self.kind, GROUPS))
+        )
+
+    def is_about_frame(self, symbol: str, type_: str) -> bool:
+        """Whether a frame is within its bounds."""
+        return (
+            self.symbol in (None, symbol)
+            and self.type in (None, type_)
+            and _TYPE_OF.get(self.kind, type_) == type_
+        )
 
     def _require_type(self, name: str, kind: Any) -> None:
         value = getattr(self, name)
@@ -204,13 +231,16 @@ class Fault:
             raise self._unfit(name, value, _WORDS.get(name, "a number of 0 or more"))
 
     def _require_scope(self, kind: Kind) -> None:
-        if not self.scope or self.group not in (None, *GROUPS):
-            groups = [group for group in GROUPS if group != WEBSOCKET and kind.scope & Scope.CALLS]
+        if self.type is not None and not kind.scope & Scope.FRAMES:
+            raise self._unfit("type", self.type, "none: it does not strike frames")
+        known = _GROUPS_OF.get(self.kind, GROUPS)
+        if not self.scope or (self.group not in (None, WEBSOCKET) and self.group not in known):
+            groups = [group for group in known if group != WEBSOCKET and kind.scope & Scope.CALLS]
             groups += [WEBSOCKET] if kind.scope & _OF_SOCKETS else []
             expected = "one of " + ", ".join(groups) if groups else "none"
             raise self._unfit("group", self.group, expected)
-        if self.type is not None and not kind.scope & Scope.FRAMES:
-            raise self._unfit("type", self.type, "none: it does not strike frames")
+        if self.kind == "418" and self.s is not None and self.s <= 0:
+            raise self._unfit("s", self.s, "more than 0 seconds")
         if self.kind == "stall" and self.symbol is None:
             raise self._unfit("symbol", self.symbol, "the market that stands still")
 
@@ -222,7 +252,10 @@ class Fault:
 
 _HINTS = get_type_hints(Fault)
 _BOUNDS: Mapping[str, tuple[float | None, float | None]] = {
-    "count": (1, None),
+    "count": (1, 1 << 53),
+    "seed": (-(1 << 53), 1 << 53),
+    "from_ms": (-(1 << 53), 1 << 53),
+    "until_ms": (-(1 << 53), 1 << 53),
     "rate": (0.0, 1.0),
     "ms": (0.0, 86_400_000.0),
     "jitter_ms": (0.0, 86_400_000.0),
@@ -233,7 +266,7 @@ _BOUNDS: Mapping[str, tuple[float | None, float | None]] = {
 _WORDS: Mapping[str, str] = {
     "count": "a whole number of 1 or more",
     "rate": "a probability of 0 to 1",
-    "seed": "a whole number",
+    "seed": "a whole number of at most 53 bits",
     "bytes": "a whole number of 1 to 1073741824",
     "rows": "a whole number of 1 to 1000",
     "group": "a rate group such as candles",
@@ -245,9 +278,18 @@ _WORDS: Mapping[str, str] = {
 class Strike(NamedTuple):
     """A fault that strikes, this once."""
 
-    fault: Fault
+    by: ActiveFault
     chance: float
     """A draw of its own, 0 to 1, for whatever else is random about it."""
+
+    @property
+    def fault(self) -> Fault:
+        """What strikes."""
+        return self.by.fault
+
+    def take_back(self) -> None:
+        """There was nothing to strike: it does not count."""
+        self.by.fired -= 1
 
     @property
     def delay_s(self) -> float:
@@ -288,7 +330,7 @@ class ActiveFault:
         if draw >= self.fault.rate:
             return None
         self.fired += 1
-        return Strike(self.fault, chance)
+        return Strike(self, chance)
 
 
 class Faults:
@@ -298,6 +340,7 @@ class Faults:
         on_calls: Whether any fault might strike a call now or later.
         on_frames: The same of frames.
         on_connections: The same of connections and the listener.
+        on_snapshots: The same of snapshots of order books.
     """
 
     def __init__(self, clock: Clock, faults: Iterable[Fault] = ()) -> None:
@@ -305,7 +348,7 @@ class Faults:
         self._book: dict[int, ActiveFault] = {}
         self._last_number = 0
         self._changed = asyncio.Event()
-        self.on_calls = self.on_frames = self.on_connections = False
+        self.on_calls = self.on_frames = self.on_connections = self.on_snapshots = False
         for fault in faults:
             self.add(fault)
 
@@ -333,9 +376,7 @@ class Faults:
         return [
             strike
             for active in self._due(Scope.HANDSHAKE if group == WEBSOCKET else Scope.CALLS)
-            if active.fault.group in (None, group)
-            and (active.fault.symbol is None or active.fault.symbol in symbols)
-            and (strike := active.strike()) is not None
+            if active.fault.is_about(group, symbols) and (strike := active.strike()) is not None
         ]
 
     def on_frame(self, symbol: str, type_: str) -> list[Strike]:
@@ -343,10 +384,24 @@ class Faults:
         return [
             strike
             for active in self._due(Scope.FRAMES)
-            if active.fault.symbol in (None, symbol)
-            and active.fault.type in (None, type_)
+            if active.fault.is_about_frame(symbol, type_)
             and (strike := active.strike()) is not None
         ]
+
+    def book_age_ms(self, symbol: str) -> int:
+        """How old the order book of a snapshot is to be."""
+        if not self.on_snapshots:
+            return 0
+        strikes = [
+            strike
+            for active in self._due(Scope.SNAPSHOTS)
+            if active.fault.symbol in (None, symbol) and (strike := active.strike()) is not None
+        ]
+        return round(max((strike.delay_s for strike in strikes), default=0.0) * SECOND_MS)
+
+    def lasts(self, strike: Strike) -> bool:
+        """Whether the fault that struck was not cleared since."""
+        return self._book.get(strike.by.number) is strike.by
 
     def of_connections(self) -> list[ActiveFault]:
         """All faults of connections whose time it is; those that are spent still last."""
@@ -384,6 +439,7 @@ class Faults:
             scopes |= active.fault.scope
         self.on_calls = bool(scopes & _ANY_CALL)
         self.on_frames = bool(scopes & Scope.FRAMES)
+        self.on_snapshots = bool(scopes & Scope.SNAPSHOTS)
         self.on_connections = bool(scopes & (Scope.CONNECTIONS | Scope.LISTENER))
         self._changed.set()
 

@@ -116,13 +116,14 @@ class Gateway:
     ) -> Entry:
         request[_DATE_SHIFT_S] = faults.clock_shift_s
         await faults.delay(request)
-        caller = request.remote or ""
+        caller = caller_of(request)
         if faults.ban_s is not None:
             self.calls.ban(caller, faults.ban_s, self.now())
         if faults.too_fast and self.calls.banned_s(caller, self.now()) == 0:
             group, minute = _group(group, request)
             self.calls.refuse(group, caller, self.now())
             headers = _limit_headers(group, minute, 0)
+            headers = faults.headers(headers)
             return Entry(self._refusal(request, 0.0, headers), headers, faults)
         refusal, headers = self._admit(group, request)
         headers = faults.headers(headers)
@@ -143,7 +144,7 @@ class Gateway:
         A call with an `Origin` header belongs to a group of its own, one call in ten seconds.
         """
         group, minute = _group(group, request)
-        caller, now = request.remote or "", self.now()
+        caller, now = caller_of(request), self.now()
         blocked_s = self.calls.banned_s(caller, now)
         remaining = self.calls.take(group, caller, now)
         headers = _limit_headers(group, minute, remaining or 0)
@@ -185,7 +186,19 @@ async def _answer_with_faults(
         status, body = await _ask(answer, request)
     if status == 200:
         body = faults.body(group, body)
+    else:
+        faults.spare()
     return await faults.send(request, respond(request, status, body, entry.headers))
+
+
+def caller_of(request: web.Request) -> str:
+    """Whose allowance a call uses up: the caller's address.
+
+    This machine's two loopback addresses, and IPv4 written as IPv6, are one caller's: the
+    exchange, reached by IPv4 alone, counts all programs behind one address together.
+    """
+    address = (request.remote or "").removeprefix("::ffff:")
+    return "127.0.0.1" if address == "::1" else address
 
 
 def _group(group: str, request: web.Request) -> tuple[str, int]:

@@ -31,7 +31,7 @@ class Instrument(NamedTuple):
 def instrument_at(market: Market, now_ms: int) -> Instrument:
     """The tick and levels at a market's current price; of its first one until it has any."""
     tick = market.grid_at(now_ms) * market.scale.unit
-    last = market.last_trade(market.cut(now_ms + 1))
+    last = market.last_trade_before(now_ms + 1)
     trades = [last] if last is not None else market.next_trades(now_ms)
     price = trades[0].price * market.scale.unit if trades else tick
     return Instrument(market.symbol, tick, supported_levels(market.symbol, price, tick))

@@ -50,10 +50,12 @@ class Market:
 
     def last_trade(self, cut: Cut) -> Trade | None:
         """The newest trade before a cut; None before the first."""
-        last = self.regimes[cut.regime].last_trade(cut)
-        for regime in reversed(self.regimes[: cut.regime]):
-            last = last or regime.last()
-        return last
+        return self.regimes[cut.regime].last_trade(cut) or self._last_before_regime(cut.regime)
+
+    def last_trade_before(self, ms: int) -> Trade | None:
+        """`last_trade` of the cut at an instant, without the sums that a cut costs."""
+        number = self._number(ms - 1)
+        return self.regimes[number].last_trade_before(ms) or self._last_before_regime(number)
 
     def next_trades(self, after_ms: int) -> list[Trade]:
         """The trades after an instant in the first minute that has any; [] if none follow."""
@@ -100,6 +102,21 @@ class Market:
         for regime in reversed(self.regimes[: self._number(ms - 1) + 1]):
             if (close := regime.close_before(ms)) is not None:
                 return close
+        return None
+
+    def previous_close(self, ms: int) -> int:
+        """The close of the UTC day before an instant; on the first day that day's open.
+
+        Asked of an instant from the first trade on.
+        """
+        close = self.close_before(ms // DAY_MS * DAY_MS)
+        return self.next_trades(self.regimes[0].from_ms - 1)[0].price if close is None else close
+
+    def _last_before_regime(self, number: int) -> Trade | None:
+        for regime in reversed(self.regimes[:number]):
+            assert regime.until_ms is not None, "another one follows"
+            if (last := regime.last_trade_before(regime.until_ms)) is not None:
+                return last
         return None
 
     def _number(self, ms: int) -> int:

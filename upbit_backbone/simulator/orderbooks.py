@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from itertools import pairwise
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -49,6 +50,9 @@ class Level(NamedTuple):
 
     price: int
     size: int
+
+
+_size_of = attrgetter("size")
 
 
 class Orderbook(NamedTuple):
@@ -135,7 +139,7 @@ class Orderbooks:
         self._key = key_of(seed, "book", market.symbol)
         self.grid = Grid(key_of(seed, "grid", market.symbol), market.symbol)
         table = market.table
-        volume = market.scale.factor * table.totals(table.live).volume
+        volume = market.scale.factor * table.whole.volume
         mean_trade = volume // table.trade_count
         self._share = mean_trade // _SHARES + 1
         # Sizes change about as often as something is traded.
@@ -177,10 +181,12 @@ class Orderbooks:
             return book
         source, groups = self._groups.get(level, (None, None))
         if source is not book or groups is None:
-            instrument = instrument_at(self._market, now_ms)
+            # Which levels are on offer is a matter of the same trade as the book.
+            at_ms = self.grid.start_ms(self.grid.step(now_ms))
+            instrument = instrument_at(self._market, at_ms)
             if level not in instrument.levels:
                 return None
-            groups = self._in_groups(book, level, instrument.levels[1], now_ms)
+            groups = self._in_groups(book, level, instrument.levels[1], at_ms)
             self._groups[level] = book, groups
         return groups
 
@@ -223,7 +229,7 @@ class Orderbooks:
         shown = self._shown
         if step == self._shown_step:
             return shown
-        last = self._market.last_trade(self._market.cut(self.grid.start_ms(step) + 1))
+        last = self._market.last_trade_before(self.grid.start_ms(step) + 1)
         if last is None:
             return None
         if shown is None or shown.last != last or not shown.since <= step < shown.until:
@@ -232,13 +238,13 @@ class Orderbooks:
         return shown
 
     def _in_groups(
-        self, book: Orderbook, level: Fraction, finest: Fraction, now_ms: int
+        self, book: Orderbook, level: Fraction, finest: Fraction, at_ms: int
     ) -> Orderbook:
         unit = self._market.scale.unit
         depth = Depth(
             key=self._depth_key,
             cell=int(finest / unit),
-            grid=self._market.grid_at(now_ms),
+            grid=self._market.grid_at(at_ms),
             share=self._share,
         )
         asks = [Level(*row) for row in grouped_asks(book.asks, int(level / unit), depth)]
@@ -247,8 +253,8 @@ class Orderbooks:
             changed_ms=book.changed_ms,
             asks=asks,
             bids=bids,
-            total_ask_size=sum(ask.size for ask in asks),
-            total_bid_size=sum(bid.size for bid in bids),
+            total_ask_size=sum(map(_size_of, asks)),
+            total_bid_size=sum(map(_size_of, bids)),
             level=level,
         )
 
@@ -273,8 +279,8 @@ class Orderbooks:
             changed_ms=self.grid.start_ms(since),
             asks=asks,
             bids=bids,
-            total_ask_size=sum(level.size for level in asks),
-            total_bid_size=sum(level.size for level in bids),
+            total_ask_size=sum(map(_size_of, asks)),
+            total_bid_size=sum(map(_size_of, bids)),
         )
         return _Shown(last, since, until, book)
 
@@ -287,14 +293,20 @@ class Orderbooks:
                 size = self._size(int(ladder.keys[place]), int(turn[place]), ladder.own[place])
                 levels[place] = Level(levels[place].price, size if levels[place].price else 0)
         else:
-            prices = ladder.prices
             bits = draws(ladder.keys, turn) ^ np.array(ladder.own, np.uint64)
-            # Half to 14 times the mean trade, mostly small.
+            # Half to 14 times the mean trade, mostly small. Written out: sizes of the cheapest
+            # coins are no 64-bit numbers.
             shares = 40 * 65_536 // (bit_field(bits, 0, 16) + 3_000)
-            sizes = self._share * shares + bit_field(bits, 16, 32) % self._share
-            sizes = np.where(prices > 0, sizes, 0)
-            prices = np.maximum(prices, 0)
-            levels = list(map(Level._make, zip(prices.tolist(), sizes.tolist(), strict=True)))
+            share = self._share
+            levels = [
+                Level(price, share * shares + rest % share) if price > 0 else Level(0, 0)
+                for price, shares, rest in zip(
+                    ladder.prices.tolist(),
+                    shares.tolist(),
+                    bit_field(bits, 16, 32).tolist(),
+                    strict=True,
+                )
+            ]
         self._drawn = _Drawn(ladder, turn, levels)
         return levels
 

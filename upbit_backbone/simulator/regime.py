@@ -167,7 +167,11 @@ class Regime:
         return Cut(
             position,
             tuple(current.trades[:used]),
-            Totals(*(whole + part for whole, part in zip(totals, partial, strict=True))),
+            Totals(
+                totals.volume + partial.volume,
+                totals.value + partial.value,
+                totals.sold + partial.sold,
+            ),
         )
 
     def last_trade(self, cut: Cut) -> Trade | None:
@@ -178,10 +182,16 @@ class Regime:
             return None
         return self._minute(cut.position - 1).trades[-1]
 
-    def last(self) -> Trade | None:
-        """The newest trade of a regime that ends; None if it has none."""
-        assert self.until_ms is not None, "asked of a regime that another one follows"
-        return self.last_trade(self.cut(self.until_ms))
+    def last_trade_before(self, ms: int) -> Trade | None:
+        """`last_trade` of the cut at an instant, without the sums that a cut costs."""
+        ms = self.within(ms)
+        minute = self.minute_of(ms)
+        position = self.position(minute)
+        if self.is_live(position) and self.live_minute(position) == minute:
+            current = self._minute(position)
+            if used := bisect_left(current.times, ms):
+                return current.trades[used - 1]
+        return self._minute(position - 1).trades[-1] if self.is_live(position - 1) else None
 
     def next_trades(self, after_ms: int) -> list[Trade]:
         """The trades after an instant in the first minute that has any; [] if none follow."""
@@ -277,8 +287,11 @@ class Regime:
     def totals(self, position: int) -> Totals:
         """Sums over all minutes before a position; only differences mean anything."""
         tile, inside = divmod(position, self.table.live)
-        whole, part = self.table.totals(self.table.live), self.table.totals(inside)
-        volume, value, sold = (tile * all_ + some for all_, some in zip(whole, part, strict=True))
+        whole, part = self.table.whole, self.table.totals(inside)
+        # Written out, as in `cut`: every ticker asks for a handful of these.
+        volume = tile * whole.volume + part.volume
+        value = tile * whole.value + part.value
+        sold = tile * whole.sold + part.sold
         return Totals(
             self.scale.factor * volume,
             self.scale.value(value, volume),

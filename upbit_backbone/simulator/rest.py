@@ -265,7 +265,9 @@ class RestApi:
     async def _desks_of(self, symbols: Sequence[str]) -> list[Desk]:
         desks = []
         for number, symbol in enumerate(symbols, 1):
-            desks.append(await self._desk(symbol))
+            desk = await self._exchange.desk(symbol)
+            assert desk is not None, "every listing has a desk"
+            desks.append(desk)
             if number % _AT_A_TIME == 0:
                 await asyncio.sleep(0)
         return desks

@@ -98,12 +98,10 @@ def day_candle_bodies(
         in_won: Converts a close, if the caller wants that; None where it cannot be.
     """
     figures = Figures(market.scale)
-    # A day is compared with the last price before it, which is the close of the older row;
-    # the market's first day with its own open.
+    # A day is compared with the last price before it, which is the close of the older row.
     previous = {newer.start_ms: older.close for newer, older in pairwise(page)}
     if page:
-        before = market.close_before(page[-1].start_ms)
-        previous[page[-1].start_ms] = page[-1].open if before is None else before
+        previous[page[-1].start_ms] = market.previous_close(page[-1].start_ms)
 
     def compared(candle: Candle) -> str:
         close = previous[candle.start_ms]
@@ -156,15 +154,13 @@ def trade_bodies(market: Market, trades: Iterable[Trade]) -> list[Body]:
     symbol = market.symbol
     figures = Figures(market.scale)
     price = figures.price
-    before: dict[int, int | None] = {}
+    before: dict[int, int] = {}
     bodies: list[Body] = []
     for time_ms, sequential_id, units, volume, taker_buys in trades:
         day = time_ms // DAY_MS
         if day not in before:
-            before[day] = market.close_before(day * DAY_MS)
+            before[day] = market.previous_close(time_ms)
         previous = before[day]
-        if previous is None:
-            previous = units
         bodies.append(
             msgspec.Raw(
                 f'{{"market":"{symbol}"'
@@ -180,12 +176,6 @@ def trade_bodies(market: Market, trades: Iterable[Trade]) -> list[Body]:
             )
         )
     return bodies
-
-
-def previous_close(market: Market, trade: Trade) -> int:
-    """The close of the UTC day before a trade; on the first day its own price."""
-    before = market.close_before(trade.time_ms // DAY_MS * DAY_MS)
-    return trade.price if before is None else before
 
 
 def ticker_body(market: Market, ticker: Ticker, now_ms: int) -> Body:

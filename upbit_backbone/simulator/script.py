@@ -34,6 +34,7 @@ import msgspec
 
 from upbit_backbone.clock import DAY_MS, MINUTE_MS, SECOND_MS, epoch_ms, utc_datetime
 from upbit_backbone.errors import InvalidRequestError
+from upbit_backbone.price import tick_size
 from upbit_backbone.simulator.markets import Listing, Switch, new_listing
 
 LONGEST_MOVE_S = 3_600.0
@@ -42,13 +43,25 @@ MOST_EVENTS = 1_000
 _ANNOUNCED_BEFORE_MS = 14 * DAY_MS
 _TIME_OF_DAY = re.compile(r"([01]\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?")
 _LATER = re.compile(r"\+(\d{1,9}(?:\.\d{1,3})?)")
+_TICK = re.compile(r"\d{1,12}(\.\d{1,8})?", re.ASCII)
+_QUOTES = ("KRW", "BTC", "USDT")
+_DEAREST_TICKS = 1e9
 _TIMES = ("at", "from", "until", "announced")
 
 Symbol = Annotated[str, msgspec.Meta(pattern=r"^[A-Z0-9]+-[A-Z0-9]+$")]
 
 
 class _Event(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Its times are aware datetimes, or UTC."""
+    """Its times are aware datetimes: those of this machine's zone would be another market's."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            moment = getattr(self, name)
+            if isinstance(moment, datetime) and moment.tzinfo is None:
+                raise InvalidRequestError(
+                    f"an event of the script has the time {moment.isoformat()} without a zone:"
+                    " give one, such as tzinfo=UTC"
+                )
 
 
 class Move(_Event, frozen=True, kw_only=True, tag="move"):
@@ -205,12 +218,14 @@ def _instant(text: str, where: str, now_ms: int) -> int:
         return of_today if of_today >= now_ms else of_today + DAY_MS
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        # A zone may take the first or last day of the calendar out of it.
+        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         raise InvalidRequestError(
             f"{where} of the script was {text!r}: expected a time such as 2026-03-04T12:00:30Z,"
             " 12:00:30 (UTC) or +90 (seconds from now)"
         ) from None
-    return epoch_ms(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    return epoch_ms(moment)
 
 
 def scripted_listings(listings: Sequence[Listing], script: Script) -> list[Listing]:
@@ -251,7 +266,12 @@ def _listed(listing: Listing | None, event: NewListing) -> Listing:
         return replace(listing, listed_ms=epoch_ms(event.at))
     if event.price is None:
         raise refused(event, "names a new market without its price: give price")
-    base = event.symbol.partition("-")[2]
+    quote, _, base = event.symbol.partition("-")
+    if quote not in _QUOTES:
+        raise refused(event, f"has the quote asset {quote}: expected one of {', '.join(_QUOTES)}")
+    most = _DEAREST_TICKS * float(tick_size(event.symbol, event.price))
+    if event.price > most:
+        raise refused(event, f"has the price {event.price}: give one of at most {most:.0f} {quote}")
     return new_listing(
         event.symbol,
         event.korean_name or f"가상 {base}",
@@ -264,6 +284,8 @@ def _listed(listing: Listing | None, event: NewListing) -> Listing:
 def _changed(listing: Listing, event: Event) -> Listing:
     if isinstance(event, Delisting):
         at_ms = epoch_ms(event.at)
+        if at_ms <= listing.listed_ms:
+            raise refused(event, "closes the market before it is listed: give a later time")
         announced = at_ms - _ANNOUNCED_BEFORE_MS
         if event.announced is not None:
             announced = epoch_ms(event.announced)
@@ -282,11 +304,8 @@ def tick_of(event: TickSize) -> Fraction:
     Raises:
         InvalidRequestError: it is none.
     """
-    try:
-        tick = Fraction(event.tick_size)
-    except ValueError:
-        tick = Fraction(0)
-    if tick <= 0 or (10**8 * tick).denominator != 1:
+    tick = Fraction(event.tick_size) if _TICK.fullmatch(event.tick_size) else Fraction(0)
+    if tick == 0:
         raise refused(
             event, f"has the tick size {event.tick_size!r}: give a decimal number such as 0.1 or 5"
         )

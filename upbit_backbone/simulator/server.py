@@ -138,6 +138,9 @@ class Simulator:
             access_log=None,
             handle_signals=False,
             shutdown_timeout=0.1,
+            # Who has gone is not waited for, however late or slow its answer is meant to be.
+            handler_cancellation=True,
+            keepalive_timeout=self._exchange.settings.keep_alive_s,
             logger=_logger,
         )
         await runner.setup()
@@ -164,10 +167,10 @@ class Simulator:
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
-        self._exchange.close()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
         if runner is not None:
             await runner.cleanup()
+        self._exchange.close()  # last: whoever still asks would be told of a fault of ours
         for error in ended:
             if isinstance(error, Exception):
                 raise error

@@ -40,6 +40,8 @@ class SimulatorSettings:
         ban_language: Of the sentence in a 418, which tells the seconds left.
         max_connections: WebSockets open at once, all callers together; one more is refused
             with 429. None: any number.
+        keep_alive_s: A connection on which so long no whole request came is closed: one that
+            is idle, and one that keeps half a request for ever.
         idle_timeout_s: A WebSocket on which so long nothing came is cut without a close
             frame (60.5 to 61 s measured, documents say 120).
         inbound_data_keeps_alive: Whether market data sent to the client counts as life.
@@ -77,6 +79,7 @@ class SimulatorSettings:
     ban_forgotten_after_s: float = 3_600.0
     ban_language: Language = "en"
     max_connections: int | None = None
+    keep_alive_s: float = 75.0
     idle_timeout_s: float = 60.0
     inbound_data_keeps_alive: bool = True
     over_message_limit: Literal["error", "drop"] = "error"

@@ -21,12 +21,16 @@ from upbit_backbone.simulator.call_faults import (
     reset,
     shift_stamps,
     stamps_in_microseconds,
+    zero_padded,
 )
 from upbit_backbone.simulator.faults import ActiveFault, Fault, Faults, Strike
 from upbit_backbone.simulator.random_numbers import key_of, one_draw
 
+MOST_LATE_FRAMES = 10_000
+"""Held back of one connection; further ones come in time."""
+
 _LOOK_EVERY_S = 0.02
-"""How soon connections notice that a fault's time has come."""
+"""How soon connections notice that a fault's time has come, or is over."""
 _GARBAGE_WORDS = 16
 
 
@@ -51,7 +55,8 @@ class StreamFaults:
 
     def socket(self, **options: Any) -> FaultySocket:
         """A WebSocket response that these faults strike; options as of its base class."""
-        return FaultySocket(self._faults, self._clock, self._sockets, **options)
+        # A close is answered by its session, which a half-open connection does not tell of it.
+        return FaultySocket(self._faults, self._clock, self._sockets, autoclose=False, **options)
 
     async def run(self) -> None:
         """Work until cancelled; asleep while no fault concerns connections."""
@@ -86,11 +91,21 @@ class FaultySocket(web.WebSocketResponse[Literal[True]]):
         self._registry = registry
         self._opened_at_s = 0.0
         self._transport: asyncio.Transport | None = None
-        self._asked_for = ""
+        self._request: str | bytes = b""
+        self._named: frozenset[str] | None = None
         self._met: dict[int, Fault | None] = {}
         self._is_deaf = False
         self._bytes_per_s: int | None = None
         self._frames = _FrameFaults(faults, self._send_now)
+
+    @property
+    def is_deaf(self) -> bool:
+        """Whether it is half-open: nobody is told that the other side is silent."""
+        return self._is_deaf
+
+    def book_age_ms(self, symbol: str) -> int:
+        """How old the order book of a snapshot is to be."""
+        return self._faults.book_age_ms(symbol)
 
     @property
     def is_untouched(self) -> bool:
@@ -118,10 +133,13 @@ class FaultySocket(web.WebSocketResponse[Literal[True]]):
 
     async def receive(self, timeout: float | None = None) -> Any:
         message = await super().receive(timeout)
-        if message.type is WSMsgType.TEXT and "codes" in message.data:
-            self._asked_for = message.data
-        if self._bytes_per_s is not None and message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-            await asyncio.sleep(len(message.data) / self._bytes_per_s)
+        while self._is_deaf and not self._is_lost:
+            await asyncio.sleep(_LOOK_EVERY_S)
+        if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+            await self._take_time_for(len(message.data))
+            mark = b"codes" if isinstance(message.data, bytes) else "codes"
+            if mark in message.data:
+                self._request, self._named = message.data, None
         return message
 
     async def send_bytes(self, data: bytes, compress: int | None = None) -> None:
@@ -151,14 +169,28 @@ class FaultySocket(web.WebSocketResponse[Literal[True]]):
             reset(self._transport)
             return
         self._bytes_per_s = min((f.bytes for f in faults if f.bytes is not None), default=None)
-        is_deaf = "half-open" in kinds
-        if is_deaf != self._is_deaf and self._transport is not None:
-            # What is not read is not answered: neither a ping nor a close.
-            if is_deaf:
-                self._transport.pause_reading()
-            elif not self._transport.is_closing():
-                self._transport.resume_reading()
-            self._is_deaf = is_deaf
+        self._is_deaf = "half-open" in kinds
+
+    @property
+    def _asked_for(self) -> frozenset[str]:
+        """The markets that the last request names."""
+        if self._named is None:
+            self._named = frozenset(_markets_named(self._request))
+        return self._named
+
+    @property
+    def _is_lost(self) -> bool:
+        return self._transport is None or self._transport.is_closing()
+
+    async def _take_time_for(self, size: int) -> None:
+        """Pass the time that so many bytes take on a slow connection, while it is slow."""
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        while (pace := self._bytes_per_s) is not None and not self._is_lost:
+            left_s = size / pace - (loop.time() - began_s)
+            if left_s <= 0:
+                return
+            await asyncio.sleep(min(left_s, _LOOK_EVERY_S))
 
     async def _send_now(self, data: bytes | str) -> None:
         if self._is_deaf:
@@ -167,8 +199,7 @@ class FaultySocket(web.WebSocketResponse[Literal[True]]):
             await super().send_str(data)
         else:
             await super().send_bytes(data)
-        if self._bytes_per_s is not None:
-            await asyncio.sleep(len(data) / self._bytes_per_s)
+        await self._take_time_for(len(data))
 
 
 class _FrameFaults:
@@ -177,7 +208,8 @@ class _FrameFaults:
     def __init__(self, faults: Faults, send: Callable[[bytes | str], Awaitable[None]]) -> None:
         self._faults = faults
         self._send = send
-        self._after_next: list[bytes] = []
+        self._after_next: dict[tuple[str, str], bytes] = {}
+        self._gathering: Strike | None = None
         self._gathered: list[bytes] = []
         self._late: set[asyncio.Task[None]] = set()
 
@@ -188,36 +220,57 @@ class _FrameFaults:
 
     async def send(self, frame: bytes) -> None:
         """Send a frame as the faults that strike it will have it."""
-        symbol, type_ = _names(frame)
-        strikes = {s.fault.kind: s for s in self._faults.on_frame(symbol, type_)} if symbol else {}
+        symbol, type_ = topic = _names(frame)
+        if not symbol:
+            await self._send(frame)
+            return
+        strikes = {strike.fault.kind: strike for strike in self._faults.on_frame(symbol, type_)}
         if "stall" in strikes:
             return
         frame = _spoiled(frame, strikes)
         if (late := strikes.get("late")) is not None:
+            if len(self._late) >= MOST_LATE_FRAMES:
+                late.take_back()
+                await self._send(frame)
+                return
             task = asyncio.create_task(self._send_late(frame, late.delay_s), name="late frame")
             self._late.add(task)
             task.add_done_callback(self._late.discard)
             return
-        if "reorder" in strikes:
-            self._after_next.append(frame)
-            return
+        if (swap := strikes.get("reorder")) is not None:
+            if topic not in self._after_next:
+                self._after_next[topic] = frame
+                return
+            swap.take_back()  # it is the one that follows
         if (gather := strikes.get("list-frames")) is not None or self._gathered:
-            self._gathered.append(frame)
-            if gather is not None and len(self._gathered) < (gather.fault.rows or 1):
+            if not self._gather(frame, gather):
                 return
             frame = b"[" + b",".join(_inside(one) for one in self._gathered) + b"]"
             self._gathered.clear()
         await self._send(frame.decode(errors="replace") if "text-frames" in strikes else frame)
-        if "duplicate" in strikes:
+        if (again := strikes.get("duplicate")) is not None:
+            if again.fault.variant == "realtime":
+                frame = frame.replace(b'"SNAPSHOT"', b'"REALTIME"', 1)
             await self._send(frame)
-        held, self._after_next = self._after_next, []
-        for one in held:
-            await self._send(one)
+        if (held := self._after_next.pop(topic, None)) is not None:
+            await self._send(held)
 
     def close(self) -> None:
         """Forget what is held back."""
         for task in self._late:
             task.cancel()
+
+    def _gather(self, frame: bytes, strike: Strike | None) -> bool:
+        """Put a frame with the others of a list; True when they are enough."""
+        if not self._gathered:
+            self._gathering = strike
+        elif strike is not None:
+            strike.take_back()
+        self._gathered.append(frame)
+        of = self._gathering
+        return (
+            of is None or len(self._gathered) >= (of.fault.rows or 1) or not self._faults.lasts(of)
+        )
 
     async def _send_late(self, frame: bytes, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
@@ -234,6 +287,8 @@ def _spoiled(frame: bytes, strikes: dict[str, Strike]) -> bytes:
         frame = numbers_as_strings(frame)
     if "exponent-numbers" in strikes:
         frame = numbers_as_exponents(frame)
+    if (side := strikes.get("zero-padded")) is not None:
+        frame = zero_padded(frame, side.fault.rows or 0, side.fault.variant or "")
     if (large := strikes.get("oversized")) is not None:
         frame = frame.ljust(large.fault.bytes or 0)  # blanks: JSON all the same
     if (garbage := strikes.get("garbage")) is not None:
@@ -257,6 +312,16 @@ def _names(frame: bytes) -> tuple[str, str]:
         str(message.get("code", message.get("cd", ""))),
         str(message.get("type", message.get("ty", ""))),
     )
+
+
+def _markets_named(request: str | bytes) -> Iterable[str]:
+    """The markets of a request's codes, without the depth of a book."""
+    with suppress(msgspec.DecodeError, RecursionError):
+        parts = msgspec.json.decode(request)
+        for part in parts if isinstance(parts, list) else ():
+            codes = part.get("codes") if isinstance(part, dict) else None
+            for code in codes if isinstance(codes, list) else ():
+                yield str(code).partition(".")[0]
 
 
 def _inside(frame: bytes) -> bytes:

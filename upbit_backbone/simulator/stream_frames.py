@@ -7,6 +7,7 @@ written. What differs from frame to frame is put into a template made once.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, lru_cache, partial
 from typing import Any, NamedTuple
@@ -18,7 +19,6 @@ from upbit_backbone.simulator.candles import Candle
 from upbit_backbone.simulator.market import Market
 from upbit_backbone.simulator.orderbooks import Level, Orderbook
 from upbit_backbone.simulator.regime import Trade
-from upbit_backbone.simulator.rest_bodies import previous_close
 from upbit_backbone.simulator.tickers import Ticker
 from upbit_backbone.simulator.wire import (
     change_name,
@@ -125,8 +125,9 @@ _CANDLE_KEYS = (
 )
 
 
-class FrameFormat(NamedTuple):
-    """How a subscription wants its frames written."""
+@dataclass(frozen=True, eq=False)
+class FrameFormat:
+    """How a subscription wants its frames written; one of `FORMATS`."""
 
     name: str
     short_keys: bool
@@ -231,7 +232,7 @@ def trade_frame(
         drop_zero_seconds: Write ``18:17`` for ``18:17:00``, as recorded in 2021.
     """
     scale = market.scale
-    previous = previous_close(market, trade)
+    previous = market.previous_close(trade.time_ms)
     change = trade.price - previous
     ask, bid = best
     time = time_text(trade.time_ms)

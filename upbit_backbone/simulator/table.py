@@ -127,6 +127,8 @@ class MinuteTable(ABC):
         self.count = count.astype(np.int16)
         self.trade_count = int(self.count.sum(dtype=np.int64))
         self._volume_sums = _prefix_sums(volume)
+        self.whole: Totals
+        """Sums over all trades."""
         self._buckets: dict[int, Buckets] = {}
 
     def position(self, minute: int) -> int:
@@ -190,6 +192,7 @@ class MinuteTable(ABC):
         self._value_high_sums = _prefix_sums(value_high)
         self._value_low_sums = _prefix_sums(value_low)
         self._sold_sums = _prefix_sums(sold)
+        self.whole = self.totals(self.live)
 
 
 class Table(MinuteTable):
@@ -257,9 +260,7 @@ class Table(MinuteTable):
             chunk = order[start : start + lines]
             start += lines
             price, volume, buys, _ = self._split(chunk)
-            low = (price * (volume & _LOW_LIMB)).sum(axis=1)
-            high_limb[chunk] = (price * (volume >> _LIMB_BITS)).sum(axis=1) + (low >> _LIMB_BITS)
-            low_limb[chunk] = low & _LOW_LIMB
+            high_limb[chunk], low_limb[chunk] = _values(price, volume)
             sold[chunk] = np.where(buys, 0, volume).sum(axis=1)
         self._sum_up(high_limb, low_limb, sold)
 
@@ -378,13 +379,8 @@ class TradeTable(MinuteTable):
             columns = (self._offset, self._price, self._volume, self._buys)
             for column, values in zip(columns, zip(*trades, strict=True), strict=True):
                 column[line, : len(trades)] = values
-        low = (self._price * (self._volume & _LOW_LIMB)).sum(axis=1)
-        high = (self._price * (self._volume >> _LIMB_BITS)).sum(axis=1)
-        self._sum_up(
-            high + (low >> _LIMB_BITS),
-            low & _LOW_LIMB,
-            np.where(self._buys, 0, self._volume).sum(axis=1),
-        )
+        high, low = _values(self._price, self._volume)
+        self._sum_up(high, low, np.where(self._buys, 0, self._volume).sum(axis=1))
 
     def trades(self, positions: IntArray) -> TradeBlock:
         """All trades of these live minutes."""
@@ -400,6 +396,15 @@ class TradeTable(MinuteTable):
         """Milliseconds within its minute of the last trade of each live minute."""
         last: IntArray = self._offset[positions, self.count[positions] - 1]
         return last
+
+
+def _values(price: IntArray, volume: IntArray) -> tuple[IntArray, IntArray]:
+    """The sums of price times volume of each line, as two limbs of `_LIMB_BITS`."""
+    # Each product fits; already eight of them may not, where prices have many digits.
+    low = price * (volume & _LOW_LIMB)
+    carried = (low & _LOW_LIMB).sum(axis=1)
+    high = (price * (volume >> _LIMB_BITS) + (low >> _LIMB_BITS)).sum(axis=1)
+    return high + (carried >> _LIMB_BITS), carried & _LOW_LIMB
 
 
 def _first(prices: Sequence[int]) -> int:

@@ -62,7 +62,6 @@ class Tickers:
         if today is None:
             price = last.price
             today = Span(price, price, price, price, 0, 0, 0, last.time_ms)
-        previous = market.close_before(day_ms)
         highest = lowest = None
         if (extremes := self._extremes_before(day_ms)) is not None:
             highest, lowest = extremes
@@ -76,7 +75,7 @@ class Tickers:
             open=today.open,
             high=today.high,
             low=today.low,
-            previous_close=today.open if previous is None else previous,
+            previous_close=market.previous_close(now_ms),
             volume_today=today.volume,
             value_today=today.value,
             sold_today=today.sold,
@@ -90,6 +89,7 @@ class Tickers:
         """Highest and lowest of the 52 weeks before a day; None if nothing was traded."""
         if self._extremes_day_ms != day_ms:
             days = _days_before(self._market, day_ms)
+            self._extremes = None
             if days:
                 high, high_ms = max((high, start_ms) for start_ms, high, _ in days)
                 low, minus_low_ms = min((low, -start_ms) for start_ms, _, low in days)

@@ -108,13 +108,14 @@ def scripted_market(
             phases.move(event)
         elif isinstance(event, TickSize):
             phases.change_tick(event)
-    holes = sorted(
+    holes = [
         (epoch_ms(event.start), epoch_ms(event.end))
         for event in events
         if isinstance(event, Silence | Maintenance)
-    )
+    ]
     if listing.delisting_ms is not None:
         holes.append((listing.delisting_ms, _FOR_EVER_MS))
+    holes.sort()
     regimes = [regime for phase in phases.all() for regime in _without(phase, holes)]
     return Market(
         listing, regimes or [phases.all()[0].regime(listing.listed_ms, listing.listed_ms)]
@@ -149,7 +150,7 @@ class _Phases:
         from_ms, until_ms = minutes_of(event)
         at_ms = epoch_ms(event.at)
         market = Market(self._listing, [_whole(phase) for phase in self.all()])
-        last = market.last_trade(market.cut(at_ms))
+        last = market.last_trade_before(at_ms)
         price = (last or market.next_trades(at_ms)[0]).price
         scale = self._current.scale
         shift = round(event.change * price / scale.grid) * scale.grid
@@ -163,13 +164,13 @@ class _Phases:
             grid=scale.grid,
             shift=shift,
             price=price,
-            volume=scale.factor * (table.totals(table.live).volume // table.trade_count),
+            volume=scale.factor * max(table.whole.volume // table.trade_count, 1),
         )
         origin_ms = from_ms // DAY_MS * DAY_MS
         days = -(-(until_ms - origin_ms) // DAY_MS)
         given = _Phase(
-            TradeTable(days * MINUTES_PER_DAY, _by_minute(moved, origin_ms)),
-            Scale(unit=scale.unit, grid=scale.grid),
+            TradeTable(days * MINUTES_PER_DAY, _by_minute(moved, origin_ms, scale.factor)),
+            Scale(unit=scale.unit, grid=scale.grid, factor=scale.factor),
             origin_ms,
             from_ms,
             until_ms,
@@ -180,11 +181,13 @@ class _Phases:
         self._current = self._current._replace(
             scale=replace(scale, base=scale.base + shift), from_ms=until_ms
         )
-        self._check_range(event)
+        self._check_lowest(event)
+        self._check_digits(event)
 
     def change_tick(self, event: TickSize) -> None:
         """Lay all later prices on another grid."""
         at_ms = epoch_ms(event.at)
+        self._check_digits(event)  # before a table is made of them
         scale = self._current.scale
         grid = int(tick_of(event) / scale.unit)
         name = Regridded(self._listing.table, scale.base, scale.step, grid)
@@ -200,14 +203,17 @@ class _Phases:
             scale=replace(scale, base=0, step=grid, grid=grid),
             from_ms=at_ms,
         )
-        self._check_range(event)
+        self._check_lowest(event)
 
-    def _check_range(self, event: Move | TickSize) -> None:
-        table, scale = self._current.table, self._current.scale
-        lowest, highest = scale.price(int(table.low.min())), scale.price(int(table.high.max()))
-        if lowest < scale.grid:
-            raise refused(event, "takes its lowest price to nothing: give a smaller change")
-        if highest >= _LARGEST_PRICE:
+    def _check_lowest(self, event: Move | TickSize) -> None:
+        scale = self._current.scale
+        # A bid below it needs room too.
+        if scale.price(int(self._current.table.low.min())) < 2 * scale.grid:
+            smaller = "tick_size" if isinstance(event, TickSize) else "change"
+            raise refused(event, f"takes its lowest price to nothing: give a smaller {smaller}")
+
+    def _check_digits(self, event: Move | TickSize) -> None:
+        if self._current.scale.price(int(self._current.table.high.max())) >= _LARGEST_PRICE:
             raise refused(event, "needs more digits than a price has: give a larger tick_size")
 
     def _end_current(self, at_ms: int) -> None:
@@ -230,6 +236,7 @@ def _moved(
     """
     at_ms = epoch_ms(event.at)
     length_ms = round(event.over_s * SECOND_MS)
+    end_ms = minutes_of(event)[1]
 
     def moved_by(ms: int) -> int:
         if ms < at_ms:
@@ -243,7 +250,9 @@ def _moved(
     for ms in range(at_ms + min(length_ms, SECOND_MS), at_ms + length_ms + 1, SECOND_MS):
         before = bisect_right(times, ms) - 1
         usual = trades[before].price if before >= 0 else price
-        added.append(Trade(ms, 0, usual + moved_by(ms), max(volume, 1), shift > 0))
+        # The last one of a move that ends with a minute belongs to that minute.
+        done_ms = min(ms, end_ms - 1)
+        added.append(Trade(done_ms, 0, usual + moved_by(ms), volume, shift > 0))
     shifted = [trade._replace(price=trade.price + moved_by(trade.time_ms)) for trade in trades]
     return sorted([*shifted, *added], key=_time_of)
 
@@ -253,12 +262,14 @@ def _time_of(trade: Trade) -> int:
 
 
 def _by_minute(
-    trades: Iterable[Trade], origin_ms: int
+    trades: Iterable[Trade], origin_ms: int, factor: int
 ) -> dict[int, list[tuple[int, int, int, bool]]]:
+    # All volumes of a market are multiples of its factor; those of a cheap coin alone would
+    # not fit into a table's integers.
     minutes: dict[int, list[tuple[int, int, int, bool]]] = {}
     for trade in trades:
         minute, offset_ms = divmod(trade.time_ms - origin_ms, MINUTE_MS)
-        line = (offset_ms, trade.price, trade.volume, trade.taker_buys)
+        line = (offset_ms, trade.price, trade.volume // factor, trade.taker_buys)
         minutes.setdefault(minute, []).append(line)
     return minutes
 

@@ -53,6 +53,8 @@ _STANDSTILL_S = 10.0
 """A clock that went on so far between two looks says nothing of a client: the machine slept."""
 _CLOSE_TIMEOUT_S = 0.2
 _CODES_AT_A_TIME = 8
+_NAMES_AT_A_TIME = 2_000
+"""A megabyte of unknown codes is looked through in steps of a few milliseconds."""
 _SNAPSHOT = "SNAPSHOT"
 _MESSAGES = (WSMsgType.TEXT, WSMsgType.BINARY)
 
@@ -211,23 +213,20 @@ class StreamSession:
 
     async def _wanted(self, subscription: Subscription) -> list[_Wanted]:
         """All codes of a request; unknown ones, in lower case too, are ignored silently."""
-        desks: dict[str, Desk | None] = {}
+        listings = await self._exchange.listings()
         wanted = []
         for wish in subscription.wishes:
-            for code in wish.codes:
+            # A code that is named twice is sent once.
+            for done, code in enumerate(dict.fromkeys(wish.codes), start=1):
                 topic = _topic(wish, code)
-                if topic.symbol not in desks:
-                    desks[topic.symbol] = await self._listed_desk(topic.symbol)
-                desk = desks[topic.symbol]
-                if desk is not None:
+                listing = listings.get(topic.symbol)
+                if listing is not None and listing.is_listed(self._clock.now_ms()):
+                    desk = await self._exchange.desk(topic.symbol)
+                    assert desk is not None, "every listing has a desk"
                     wanted.append(_Wanted(topic, desk, wish.snapshot, wish.realtime))
+                if done % _NAMES_AT_A_TIME == 0:
+                    await asyncio.sleep(0)
         return wanted
-
-    async def _listed_desk(self, symbol: str) -> Desk | None:
-        listing = (await self._exchange.listings()).get(symbol)
-        if listing is None or not listing.is_listed(self._clock.now_ms()):
-            return None
-        return await self._exchange.desk(symbol)
 
     def _snapshot(self, wanted: _Wanted, now_ms: int) -> bytes | None:
         topic, desk = wanted.topic, wanted.desk
@@ -247,7 +246,8 @@ class StreamSession:
                 drop_zero_seconds=self._settings.trade_time_without_seconds,
             )
         if topic.type == "orderbook":
-            book = desk.orderbooks.grouped(now_ms, topic.level)
+            at_ms = now_ms - self._socket.book_age_ms(topic.symbol)
+            book = desk.orderbooks.grouped(at_ms, topic.level)
             return book and orderbook_frame(form, market, book, topic.depth, _SNAPSHOT)
         candle = candle_at(market, topic.type, now_ms, now_ms)
         return candle and candle_frame(form, topic.type, market, candle, now_ms, _SNAPSHOT)
@@ -257,7 +257,7 @@ class StreamSession:
         market = desk.market
         delivery = Delivery(self._exchange.seed, market.symbol, late=self._settings.late_trades)
         before_ms = now_ms + 1
-        while (trade := market.last_trade(market.cut(before_ms))) is not None:
+        while (trade := market.last_trade_before(before_ms)) is not None:
             if delivery.due_ms(trade) <= now_ms:
                 return trade
             before_ms = trade.time_ms
@@ -310,7 +310,7 @@ class StreamSession:
             looked_at_s = self._clock.monotonic()
             await asyncio.sleep(_LOOK_EVERY_S)
             now_s = self._clock.monotonic()
-            if now_s - looked_at_s > _STANDSTILL_S:
+            if now_s - looked_at_s > _STANDSTILL_S or self._socket.is_deaf:
                 self._alive_at_s = now_s
             if self._next_status_s is not None and now_s >= self._next_status_s:
                 self._next_status_s = self._status_after(now_s)

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
@@ -245,7 +243,7 @@ class Database:
         )
 
 
-def holds_candles(folder: Path) -> bool:
+async def holds_candles(folder: Path) -> bool:
     """Whether the file in `folder` holds a candle of any series; changes nothing.
 
     A file that was opened but never written to holds none, and neither does one that cannot
@@ -255,9 +253,10 @@ def holds_candles(folder: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as sql:
-            return sql.execute("SELECT 1 FROM series LIMIT 1").fetchone() is not None
-    except sqlite3.Error as error:
+        async with aiosqlite.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True) as sql:
+            rows = await sql.execute_fetchall("SELECT 1 FROM series LIMIT 1")
+            return bool(list(rows))
+    except aiosqlite.Error as error:
         logger.warning("%s cannot be read: %s", path, error)
         return False
 

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Collection
 
 import structlog
 
 
-def configure_logging(level: int = logging.WARNING) -> None:
+def configure_logging(
+    level: int = logging.WARNING, *, told_otherwise: Collection[str] = ()
+) -> None:
     """Write the log of everything in this process to standard error, one line an event.
 
     Libraries and this package log to the standard library's `logging`; structlog renders.
+
+    Args:
+        level: What is less important is left out.
+        told_otherwise: Loggers whose warnings the program tells in its own words: of these
+            only errors are written.
     """
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        return record.name not in told_otherwise or record.levelno >= logging.ERROR
+
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(is_wanted)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[
