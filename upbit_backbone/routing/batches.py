@@ -124,7 +124,9 @@ class Batches(Generic[Held]):
         flight = _Flight(codes, ticket)
         for code in codes:
             self._flights[code] = flight
-        task = asyncio.get_running_loop().create_task(self._fly(flight), name=f"batch of {codes}")
+        task = asyncio.get_running_loop().create_task(
+            self._fly(flight), name=f"batch of {len(codes)}"
+        )
         flight.task = task
         self._tasks.own(task)
         # Also when the task is cancelled before its first turn.

@@ -238,31 +238,16 @@ def _grouped(days: _Whole, period: Period) -> list[Candle]:
     numbers = _period_numbers(days.start_ms // DAY_MS, period)
     newest = np.flatnonzero(np.diff(numbers, prepend=numbers[0] + 1))
     oldest = np.append(newest[1:], days.size) - 1
-    scale = days.regime.scale
-    volumes, values = days.regime.table.spans(days.first[oldest], days.end[newest])
-    return [
-        Candle(
-            start_ms=start_ms,
-            open=scale.price(opened),
-            high=scale.price(high),
-            low=scale.price(low),
-            close=scale.price(closed),
-            volume=scale.factor * volume,
-            value=scale.value(value, volume),
-            last_trade_ms=last_ms,
-        )
-        for start_ms, opened, high, low, closed, volume, value, last_ms in zip(
-            (_first_days(numbers[newest], period) * DAY_MS).tolist(),
-            days.open[oldest].tolist(),
-            np.maximum.reduceat(days.high, newest).tolist(),
-            np.minimum.reduceat(days.low, newest).tolist(),
-            days.close[newest].tolist(),
-            volumes,
-            values,
-            days.last_trades_ms(newest),
-            strict=True,
-        )
-    ]
+    return _Whole(
+        regime=days.regime,
+        start_ms=_first_days(numbers[newest], period) * DAY_MS,
+        first=days.first[oldest],
+        end=days.end[newest],
+        open=days.open[oldest],
+        high=np.maximum.reduceat(days.high, newest),
+        low=np.minimum.reduceat(days.low, newest),
+        close=days.close[newest],
+    ).candles()
 
 
 def _candle(regime: Regime, bucket: int, unit: int, cut: Cut) -> list[Candle]:
@@ -304,10 +289,10 @@ class _Whole(NamedTuple):
         """How many candles."""
         return len(self.start_ms)
 
-    def last_trades_ms(self, which: IntArray) -> list[int]:
-        """When the last trade of some of them was done; any minute of a bucket may have it."""
+    def last_trades_ms(self) -> list[int]:
+        """When the last trade of each was done; any minute of a bucket may have it."""
         table = self.regime.table
-        last = self.end[which] - 1
+        last = self.end - 1
         inside = last % table.live
         minutes = last // table.live * table.size + table.minute[inside]
         times: IntArray = self.regime.start_ms(0) + minutes * MINUTE_MS + table.last_offsets(inside)
@@ -337,7 +322,7 @@ class _Whole(NamedTuple):
                 self.close.tolist(),
                 volumes,
                 values,
-                self.last_trades_ms(np.arange(self.size)),
+                self.last_trades_ms(),
                 strict=True,
             )
         ]
