@@ -2,7 +2,7 @@
 
 Routing, storage and everything else that the service owns runs on stock asyncio. A test
 marked `both_loops` runs once there and once on qasync, as in the desktop program; one
-marked `qt_loop` on qasync alone.
+marked `qt_loop` on qasync alone; one marked `steered_time` where waiting takes no time.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.steered_loop import SteeredLoop
 
 if TYPE_CHECKING:
     from PySide6.QtWidgets import QApplication
@@ -45,6 +47,8 @@ def pytest_asyncio_loop_factories(
         return {"qasync": _qt_loop}
     if item.get_closest_marker("both_loops"):
         return {"asyncio": asyncio.new_event_loop, "qasync": _qt_loop}
+    if item.get_closest_marker("steered_time"):
+        return {"steered": SteeredLoop}
     return {"asyncio": asyncio.new_event_loop}
 
 

@@ -158,6 +158,13 @@ class Desktop:
         except BackboneError as exc:
             logger.error("the service could not be opened: %s", exc)
             self._window.messages.show_message(error_sentence(exc), error_details(exc))
+        except Exception as exc:
+            # A fault of ours: a window that stays empty without a word helps nobody.
+            logger.exception("the service could not be opened")
+            text = translate(
+                "Desktop", "The service did not start because of an unexpected error; try again."
+            )
+            self._window.messages.show_message(text, repr(exc))
 
     async def _start_replay(self) -> BackboneConfig:
         """Serve the recording, if there is one; gives the settings that reach it."""

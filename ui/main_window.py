@@ -32,6 +32,7 @@ from PySide6.QtWidgets import (
 from ui.bridge import BackboneBridge, RequestAnswer, RequestFailure
 from ui.candle_update import CandleUpdate
 from ui.chart.chart import Chart, HistoryWish
+from ui.clock_notice import ClockNotice
 from ui.language import is_korean
 from ui.message_bar import MessageBar
 from ui.moments import korean_time, moment_label
@@ -104,12 +105,14 @@ class MainWindow(QMainWindow):
         self.outage = MessageBar(theme, "error", self)
         self.messages = MessageBar(theme, "error", self)
         self.notices = MessageBar(theme, "notice", self)
+        self.clock_notice = ClockNotice(theme, self)
         self.header = QuoteHeader(theme, clock, self)
         top = QWidget(self)
         rows = QVBoxLayout(top)
         rows.setContentsMargins(0, 0, 0, 0)
         rows.setSpacing(0)
-        for part in (self.banner, self.outage, self.notices, self.messages, self.header):
+        bars = (self.outage, self.clock_notice, self.notices, self.messages)
+        for part in (self.banner, *bars, self.header):
             rows.addWidget(part)
         self.setMenuWidget(top)
 
@@ -368,6 +371,7 @@ class MainWindow(QMainWindow):
         self.header.set_status(status)
         self._outages.set_status(status)
         self.monitor.set_status(status)
+        self.clock_notice.set_status(status)
 
     def _take_outage(self, outage: Outage | None) -> None:
         """State a break that lasts; it is withdrawn when prices are live again."""
@@ -381,6 +385,11 @@ class MainWindow(QMainWindow):
             text = self.tr(
                 "Offline: the exchange has not been reached since {0}. Prices are of that time;"
                 " it is tried again all the time."
+            )
+        elif outage.polled:
+            text = self.tr(
+                "The live connection was lost at {0}: prices are asked for once a second until it"
+                " is back."
             )
         else:
             text = self.tr(

@@ -21,6 +21,8 @@ class Outage:
     since_ms: int
     offline: bool
     """The exchange does not answer requests either."""
+    polled: bool
+    """Prices come by a request a second meanwhile."""
     was_live: bool
     """False: there was no live connection since the program started."""
     reason: str
@@ -67,4 +69,10 @@ class OutageWatch(QObject):
             return None
         if self._told is None and self._clock.now_ms() - lost_ms < OUTAGE_AFTER_MS:
             return None
-        return Outage(lost_ms, status.connection == "offline", self._was_live, status.reason)
+        return Outage(
+            lost_ms,
+            status.connection == "offline",
+            status.connection == "polling",
+            self._was_live,
+            status.reason,
+        )

@@ -185,6 +185,8 @@ class QuoteHeader(QWidget):
             colour, word = self._theme.healthy, self.tr("Live")
         elif status.connection == "connecting":
             colour, word = self._theme.degraded, self.tr("Connecting")
+        elif status.connection == "polling":
+            colour, word = self._theme.degraded, self.tr("Polled")
         else:
             colour, word = self._theme.down, self.tr("Offline")
         self.badge.setText(f"<span style='color:{colour}'>●</span> {word}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Protocol
@@ -12,7 +12,7 @@ from typing import Protocol
 import aiohttp
 
 from upbit_backbone.api.market_data_api import MarketDataAPI
-from upbit_backbone.clock import Clock, ExchangeClock, SystemClock
+from upbit_backbone.clock import Clock, ExchangeClock, SystemClock, told_skew_s
 from upbit_backbone.config import BackboneConfig
 from upbit_backbone.coordinator.coordinator import Coordinator
 from upbit_backbone.errors import BackboneError, ClosedError, RateLimitedError, TransportError
@@ -25,7 +25,9 @@ from upbit_backbone.protocol import (
     SystemHealth,
     SystemStatus,
 )
+from upbit_backbone.routing.failover import State
 from upbit_backbone.routing.router import Router
+from upbit_backbone.routing.shared_budget import SharedBudget
 from upbit_backbone.simulator.server import Simulator
 from upbit_backbone.storage.database import holds_candles
 from upbit_backbone.storage.storage import Storage
@@ -39,6 +41,16 @@ FIRST_ANSWER_S = 3.0
 """How long the start waits for the exchange before it goes on offline."""
 MEMORY_SHARE = 0.25
 _WORST: tuple[Health, ...] = ("down", "degraded", "starting", "healthy")
+_CONNECTIONS: Mapping[State, str] = {
+    "idle": "live",
+    "connecting": "connecting",
+    "live": "live",
+    "suspicious": "live",
+    "reconnecting": "connecting",
+    "polling": "polling",
+    "blocked": "offline",
+    "closed": "offline",
+}
 LAYERS = ("layer_1", "layer_2", "layer_3", "layer_4")
 
 
@@ -86,7 +98,11 @@ class BackboneManager:
         """
         self._config = BackboneConfig.from_environment() if config is None else config
         self._local = SystemClock() if clock is None else clock
-        self._clock = ExchangeClock(self._local)
+        self._clock = ExchangeClock(
+            self._local,
+            follows_wall=self._config.replay is not None,
+            on_skew=self._tell_skew,
+        )
         self._rng = Random() if rng is None else rng
         self._first_symbol = first_symbol
         self._origin = Origin(self._config.identity, accepts_mark=self._config.identity != "upbit")
@@ -210,6 +226,7 @@ class BackboneManager:
             clock=self._clock,
             local=self._local,
             on_remaining=self._observe_left,
+            on_microseconds=self._observe_microseconds,
         )
         self._router = Router(
             adapter,
@@ -217,6 +234,7 @@ class BackboneManager:
             rng=self._rng,
             critical_reserve=config.critical_reserve,
             ban_file=config.data_dir / config.identity / "block.json",
+            budget=SharedBudget.for_host(rest_url),
         )
         self._storage = Storage(
             self._router,
@@ -246,6 +264,21 @@ class BackboneManager:
         if self._router is not None:
             self._router.observe_left(group, left)
 
+    def _tell_skew(self, offset_ms: int) -> None:
+        skew_s = told_skew_s(offset_ms, simulated=self._origin.simulated)
+        if skew_s:
+            logger.warning(
+                "this computer's clock is %d s %s: the exchange's time is used",
+                abs(skew_s),
+                "slow" if skew_s > 0 else "fast",
+            )
+        else:
+            logger.info("this computer's clock agrees with the exchange's")
+
+    def _observe_microseconds(self, kind: str, symbol: str) -> None:
+        if self._router is not None:
+            self._router.observe_microseconds(kind, symbol)
+
     async def _meet_exchange(self, api: MarketDataAPI) -> None:
         """The first answer fixes the origin and the exchange's time; without it we are offline."""
         try:
@@ -258,10 +291,9 @@ class BackboneManager:
         assert self._router is not None
         health = self.get_system_health()
         stream = self._router.connection
-        if not self._router.reachable and stream != "live":
+        connection = _CONNECTIONS[stream]
+        if not self._router.reachable and stream not in ("live", "suspicious"):
             connection = "offline"
-        else:
-            connection = {"live": "live", "idle": "live"}.get(stream, "connecting")
         layer = health.layers["layer_1"]
         return SystemStatus(
             health=health,

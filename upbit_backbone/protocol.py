@@ -227,7 +227,8 @@ class SystemStatus(msgspec.Struct, frozen=True):
     """Name of the data's origin and of its folder, e.g. ``"upbit"`` or ``"simulator-1"``."""
     simulated: bool
     connection: str
-    """``"live"``, ``"connecting"`` or ``"offline"``."""
+    """``"live"``, ``"connecting"``, ``"polling"`` (the stream is away, and prices come by a
+    request a second) or ``"offline"``."""
     reason: str
     load: float
     """0 to 100; discomfort, not activity."""

@@ -83,12 +83,39 @@
         <translation>업비트에 연결할 수 없어 모의 거래소를 시작했습니다.</translation>
     </message>
     <message>
+        <source>The service did not start because of an unexpected error; try again.</source>
+        <translation>예상하지 못한 오류로 서비스가 시작되지 않았습니다. 다시 시도해 주세요.</translation>
+    </message>
+    <message>
         <source>The recording&apos;s end is missing: it has {0} seconds.</source>
         <translation>기록의 끝이 없습니다: {0}초까지만 있습니다.</translation>
     </message>
     <message>
         <source>{0} is shown instead.</source>
         <translation>대신 {0}을(를) 보여 줍니다.</translation>
+    </message>
+</context>
+<context>
+    <name>ClockNotice</name>
+    <message>
+        <source>{0} s</source>
+        <translation>{0}초</translation>
+    </message>
+    <message>
+        <source>{0} min</source>
+        <translation>{0}분</translation>
+    </message>
+    <message>
+        <source>{0} h</source>
+        <translation>{0}시간</translation>
+    </message>
+    <message>
+        <source>This computer's clock is {0} slow. The exchange's time is used.</source>
+        <translation>이 컴퓨터의 시계가 {0} 늦습니다. 거래소의 시각을 사용합니다.</translation>
+    </message>
+    <message>
+        <source>This computer's clock is {0} fast. The exchange's time is used.</source>
+        <translation>이 컴퓨터의 시계가 {0} 빠릅니다. 거래소의 시각을 사용합니다.</translation>
     </message>
 </context>
 <context>
@@ -120,6 +147,10 @@
     <message>
         <source>The live connection was lost at {0}: prices may be old. Connecting again…</source>
         <translation>{0}에 실시간 연결이 끊겼습니다. 가격이 지난 것일 수 있습니다. 다시 연결하는 중…</translation>
+    </message>
+    <message>
+        <source>The live connection was lost at {0}: prices are asked for once a second until it is back.</source>
+        <translation>{0}에 실시간 연결이 끊겼습니다. 다시 연결될 때까지 1초마다 가격을 조회합니다.</translation>
     </message>
     <message>
         <source>Markets (KRW)</source>
@@ -302,6 +333,10 @@
         <translation>오프라인</translation>
     </message>
     <message>
+        <source>polled by REST</source>
+        <translation>REST로 조회 중</translation>
+    </message>
+    <message>
         <source>SIMULATED</source>
         <translation>모의 · SIMULATED</translation>
     </message>
@@ -395,6 +430,10 @@
     <message>
         <source>Connecting</source>
         <translation>연결 중</translation>
+    </message>
+    <message>
+        <source>Polled</source>
+        <translation>1초 조회</translation>
     </message>
     <message>
         <source>Offline</source>

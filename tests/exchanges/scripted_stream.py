@@ -26,7 +26,7 @@ class ScriptedStream:
         self.refusal: tuple[int, str] | None = None
         """Status and body for every upgrade, instead of opening."""
         self.headers: dict[str, str] = {}
-        """Sent with the answer to an upgrade."""
+        """Sent with the answer to an upgrade; without a `Date` among them there is none."""
         self.play: Play | None = None
         self._server = serve(
             self._handle,
@@ -51,6 +51,7 @@ class ScriptedStream:
         return None if self.refusal is None else connection.respond(*self.refusal)
 
     def _sign(self, connection: ServerConnection, request: Request, response: Response) -> None:
+        del response.headers["Date"]
         response.headers.update(self.headers)
 
     async def _handle(self, connection: ServerConnection) -> None:

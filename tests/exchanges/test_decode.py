@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.exchanges.recordings import body
+from tests.exchanges.spelling import simple
 from upbit_backbone.clock import MINUTE_MS, utc_datetime
 from upbit_backbone.errors import ProtocolError, TransportError
 from upbit_backbone.exchanges.upbit.decode import (
@@ -26,6 +27,7 @@ from upbit_backbone.exchanges.upbit.decode import (
     decode_trades,
 )
 from upbit_backbone.models import CandleSeries, Level, Market, Orderbook, Ticker, Timeframe, Trade
+from upbit_backbone.routing.exchange import CANDLE_KINDS, StreamEvent, StreamKind
 
 CONTEXT = Context(datetime(2026, 1, 5, tzinfo=UTC), "websocket", simulated=False)
 NOON = datetime(2026, 1, 5, 12, 0)
@@ -62,6 +64,12 @@ def candles(page: object, *, closed_before_ms: int = NOON_MS * 2) -> CandleSerie
     return decode_candles(
         content, "KRW-BTC", Timeframe.M1, closed_before_ms=closed_before_ms, simulated=False
     )[0]
+
+
+def message_of(
+    frame: bytes, form: StreamFormat, context: Context = CONTEXT, *, closed_before_ms: int = 0
+) -> StreamEvent | None:
+    return decode_message(frame, form, context, closed_before_ms=closed_before_ms)
 
 
 @given(
@@ -187,7 +195,6 @@ MINUTE_EARLIER = NOON - timedelta(minutes=1)
         pytest.param([candle_row(NOON, trade_price=float("inf"))], id="infinity"),
         pytest.param([candle_row(NOON, timestamp=None)], id="no stamp"),
         pytest.param([candle_row(NOON, timestamp=-1)], id="a stamp before 1970"),
-        pytest.param([candle_row(NOON, timestamp=10**18)], id="a stamp after the year 9999"),
         pytest.param([candle_row(NOON, candle_date_time_utc="2026-01-05")], id="a date alone"),
         pytest.param([candle_row(NOON, candle_date_time_utc="")], id="no time"),
         pytest.param([candle_row(NOON, candle_date_time_utc="2026-13-05T12:00:00")], id="month 13"),
@@ -232,7 +239,7 @@ def test_no_bytes_raise_anything_but_a_protocol_error(content: bytes) -> None:
         lambda: decode_tickers(content, context),
         lambda: decode_orderbooks(content, context, depth=30),
         lambda: decode_trades(content, "KRW-BTC", context),
-        lambda: decode_message(content, "DEFAULT", context),
+        lambda: message_of(content, "DEFAULT", context),
     ):
         try:
             decode()
@@ -257,10 +264,10 @@ def test_a_damaged_recording_raises_a_protocol_error_or_decodes(data: st.DataObj
     damage = data.draw(st.sampled_from([b"", frame[at : at + 1] * 2, b"9", b'"', b"-", b"}", b"E"]))
     damaged = frame[:at] + damage + frame[at + 1 :]
     try:
-        found = decode_message(damaged, "DEFAULT", CONTEXT)
+        found = message_of(damaged, "DEFAULT")
     except ProtocolError:
         return
-    assert found is None or isinstance(found[0].value, Ticker | Trade | Orderbook)
+    assert found is None or isinstance(found.value, Ticker | Trade | Orderbook)
 
 
 def ticker_row(**changes: Any) -> dict[str, Any]:
@@ -347,54 +354,6 @@ def test_designations_are_the_names_of_the_flags_that_are_set() -> None:
     )
 
 
-# The table of docs.upbit.com/kr, pages websocket-ticker, -trade and -orderbook.
-SIMPLE_NAMES = {
-    "type": "ty",
-    "code": "cd",
-    "opening_price": "op",
-    "high_price": "hp",
-    "low_price": "lp",
-    "trade_price": "tp",
-    "prev_closing_price": "pcp",
-    "acc_trade_price": "atp",
-    "acc_trade_volume": "atv",
-    "acc_trade_price_24h": "atp24h",
-    "acc_trade_volume_24h": "atv24h",
-    "change": "c",
-    "change_price": "cp",
-    "change_rate": "cr",
-    "signed_change_price": "scp",
-    "signed_change_rate": "scr",
-    "ask_bid": "ab",
-    "trade_volume": "tv",
-    "trade_timestamp": "ttms",
-    "highest_52_week_price": "h52wp",
-    "highest_52_week_date": "h52wdt",
-    "lowest_52_week_price": "l52wp",
-    "lowest_52_week_date": "l52wdt",
-    "market_state": "ms",
-    "delisting_date": "dd",
-    "timestamp": "tms",
-    "stream_type": "st",
-    "sequential_id": "sid",
-    "total_ask_size": "tas",
-    "total_bid_size": "tbs",
-    "orderbook_units": "obu",
-    "ask_price": "ap",
-    "bid_price": "bp",
-    "ask_size": "as",
-    "bid_size": "bs",
-    "level": "lv",
-}
-
-
-def simple(message: Any) -> Any:
-    """The same message with the names of format SIMPLE."""
-    if isinstance(message, dict):
-        return {SIMPLE_NAMES.get(name, name): simple(value) for name, value in message.items()}
-    return [simple(value) for value in message] if isinstance(message, list) else message
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -402,13 +361,14 @@ def simple(message: Any) -> Any:
         "doc.default.trade.KRW-BTC.20241031",
         "sample.default.trade.KRW-DOGE.20210302",
         "sample.default.orderbook.USDT-ETC.20230808",
+        "doc.default.candle_1s.KRW-BTC.20250102",
     ],
 )
 def test_both_formats_of_one_message_give_the_same_value(name: str) -> None:
     frame = body(f"ws/{name}.json")
     message = json.loads(frame) | ({"level": 0.01} if "orderbook" in name else {})
-    full = decode_message(json.dumps(message).encode(), "DEFAULT", CONTEXT)
-    short = decode_message(json.dumps(simple(message)).encode(), "SIMPLE", CONTEXT)
+    full = message_of(json.dumps(message).encode(), "DEFAULT")
+    short = message_of(json.dumps(simple(message)).encode(), "SIMPLE")
     assert full is not None
     assert full == short
 
@@ -419,9 +379,9 @@ def ticker_frame(**changes: Any) -> bytes:
 
 
 def value_of(frame: bytes) -> Any:
-    found = decode_message(frame, "DEFAULT", CONTEXT)
+    found = message_of(frame, "DEFAULT")
     assert found is not None
-    return found[0].value
+    return found.value
 
 
 @pytest.mark.parametrize("sent", [{"year": 2026, "month": 3, "day": 31}, "2026-03-31", "20260331"])
@@ -441,11 +401,92 @@ def test_numbers_in_quotes_are_read_on_the_stream_too() -> None:
     assert ticker.exchange_time == utc_datetime(NOON_MS)
 
 
+LAST_MOMENT = datetime(9999, 12, 31, 23, 59, 59, 999_000, UTC)
+
+
+@pytest.mark.parametrize("sent", [10**18, 10**30, 253_402_300_799_999_999])
+def test_a_stamp_beyond_the_calendar_is_its_last_moment(sent: int) -> None:
+    assert value_of(ticker_frame(timestamp=sent)).exchange_time == LAST_MOMENT
+    _, stamp_ms = decode_candles(
+        json.dumps([candle_row(NOON, timestamp=sent)]).encode(),
+        "KRW-BTC",
+        Timeframe.M1,
+        closed_before_ms=NOON_MS,
+        simulated=False,
+    )
+    assert stamp_ms is not None
+    assert utc_datetime(stamp_ms) == LAST_MOMENT
+
+
+@pytest.mark.parametrize(("factor", "told"), [(1, False), (1_000, True)])
+def test_a_stamp_in_microseconds_is_read_and_told(factor: int, told: bool) -> None:
+    heard: list[tuple[str, str]] = []
+    context = CONTEXT._replace(on_microseconds=lambda *what: heard.append(what))
+    trade = json.loads(body("ws/doc.default.trade.KRW-BTC.20241031.json"))
+    book = json.loads(body("ws/sample.default.orderbook.USDT-ETC.20230808.json"))
+    frames = [
+        ticker_frame(timestamp=NOON_MS * factor),
+        json.dumps(trade | {"trade_timestamp": NOON_MS * factor}).encode(),
+        json.dumps(book | {"timestamp": NOON_MS * factor}).encode(),
+    ]
+    for frame in frames:
+        event = message_of(frame, "DEFAULT", context)
+        assert event is not None
+        assert not isinstance(event.value, CandleSeries)
+        assert event.value.exchange_time == utc_datetime(NOON_MS)
+    named = [("ticker", "KRW-BTC"), ("trade", "KRW-BTC"), ("orderbook", "USDT-ETC")]
+    assert heard == (named if told else [])
+
+
+def candle_frame(**changes: Any) -> bytes:
+    message = json.loads(body("ws/doc.default.candle_1s.KRW-BTC.20250102.json"))
+    return json.dumps(message | changes).encode()
+
+
+@pytest.mark.parametrize(("timeframe", "kind"), CANDLE_KINDS.items())
+@pytest.mark.parametrize("form", ["DEFAULT", "SIMPLE"])
+def test_a_candle_of_each_unit_is_a_series_of_one(
+    timeframe: Timeframe, kind: StreamKind, form: StreamFormat
+) -> None:
+    message = json.loads(candle_frame(type=kind, stream_type="SNAPSHOT"))
+    frame = json.dumps(simple(message) if form == "SIMPLE" else message).encode()
+    event = message_of(frame, form)
+    assert event is not None
+    assert (event.kind, event.snapshot, event.stamp_ms) == (kind, True, message["timestamp"])
+    series = event.value
+    assert isinstance(series, CandleSeries)
+    assert (series.timeframe, series.source, len(series)) == (timeframe, "websocket", 1)
+    assert series[0].open == message["opening_price"]
+    assert series[0].value == message["candle_acc_trade_price"]
+
+
+@pytest.mark.parametrize(
+    ("closed_before_ms", "closed"), [(NOON_MS + MINUTE_MS, True), (NOON_MS + MINUTE_MS - 1, False)]
+)
+def test_a_streamed_candle_is_closed_when_its_end_has_passed(
+    closed_before_ms: int, closed: bool
+) -> None:
+    frame = candle_frame(type="candle.1m", candle_date_time_utc=NOON.isoformat())
+    event = message_of(frame, "DEFAULT", closed_before_ms=closed_before_ms)
+    assert event is not None
+    assert isinstance(event.value, CandleSeries)
+    assert event.value.closed.tolist() == [closed]
+    assert not event.value.filled.any()
+
+
+@pytest.mark.parametrize(
+    "sent", ["", "NaT", "now", "2026-01-05", "2026-01-05T12:00+09", "2026-13-05T12:00:00"]
+)
+def test_a_streamed_candle_without_a_time_is_refused(sent: str) -> None:
+    with pytest.raises(ProtocolError, match="not understood"):
+        message_of(candle_frame(candle_date_time_utc=sent), "DEFAULT")
+
+
 def test_a_snapshot_says_so() -> None:
     for stream_type, snapshot in (("SNAPSHOT", True), ("REALTIME", False)):
-        found = decode_message(ticker_frame(stream_type=stream_type), "DEFAULT", CONTEXT)
+        found = message_of(ticker_frame(stream_type=stream_type), "DEFAULT")
         assert found is not None
-        assert found[0].snapshot is snapshot
+        assert found.snapshot is snapshot
 
 
 @pytest.mark.parametrize("form", ["DEFAULT", "SIMPLE"])
@@ -453,13 +494,13 @@ def test_a_snapshot_says_so() -> None:
     "frame",
     [
         b'{"status":"UP"}',
-        b'{"type":"candle.1m","code":"KRW-BTC"}',
+        b'{"type":"candle.1d","code":"KRW-BTC"}',
         b'{"ty":"myAsset","x":[{"y":null}]}',
         b'{"method":"LIST_SUBSCRIPTIONS","result":[],"ticket":"x"}',
     ],
 )
 def test_what_carries_no_value_is_passed_over(frame: bytes, form: StreamFormat) -> None:
-    assert decode_message(frame, form, CONTEXT) is None
+    assert message_of(frame, form) is None
 
 
 @pytest.mark.parametrize(
@@ -477,7 +518,7 @@ def test_an_error_frame_raises_with_the_exchange_s_own_words(
     words = "티켓이 존재하지 않거나, 유효하지 않습니다."
     frame = json.dumps({"error": {"message": words, "name": name}}, ensure_ascii=False).encode()
     with pytest.raises(error, match=f"{name}.*{words}"):
-        decode_message(frame, "DEFAULT", CONTEXT)
+        message_of(frame, "DEFAULT")
 
 
 @pytest.mark.parametrize(
@@ -495,7 +536,7 @@ def test_an_error_frame_raises_with_the_exchange_s_own_words(
 )
 def test_a_frame_that_is_no_message_is_refused(frame: bytes) -> None:
     with pytest.raises(ProtocolError, match=r"not understood"):
-        decode_message(frame, "DEFAULT", CONTEXT)
+        message_of(frame, "DEFAULT")
 
 
 def test_the_error_of_a_body_is_read_with_a_number_or_a_word_for_its_name() -> None:

@@ -9,9 +9,14 @@ from typing import Any
 import pytest
 
 from tests.exchanges.recordings import body, captured_frames, moment, number, values
-from tests.exchanges.test_recorded_rest import assert_same_book, assert_same_ticker
+from tests.exchanges.test_recorded_rest import (
+    LONG_AFTER_MS,
+    assert_same_book,
+    assert_same_candles,
+    assert_same_ticker,
+)
 from upbit_backbone.exchanges.upbit.decode import Context, StreamFormat, decode_message
-from upbit_backbone.models import Level, Orderbook, Ticker, Trade
+from upbit_backbone.models import CandleSeries, Level, Orderbook, Ticker, Timeframe, Trade
 
 RECEIVED = datetime(2026, 1, 5, 4, 10, 42, 7_000, UTC)
 CONTEXT = Context(RECEIVED, "websocket", simulated=True)
@@ -19,13 +24,14 @@ CONTEXT = Context(RECEIVED, "websocket", simulated=True)
 
 def decoded(frame: bytes, form: StreamFormat) -> tuple[Any, bool, int]:
     """The value, whether it is a snapshot, and the message's stamp."""
-    found = decode_message(frame, form, CONTEXT)
-    assert found is not None
-    event, stamp_ms = found
-    assert event.value.received_time == RECEIVED
-    assert event.value.source == "websocket"
-    assert event.value.simulated
-    return event.value, event.snapshot, stamp_ms
+    event = decode_message(frame, form, CONTEXT, closed_before_ms=LONG_AFTER_MS)
+    assert event is not None
+    assert event.stamp_ms is not None
+    value = event.value
+    assert isinstance(value, CandleSeries) or value.received_time == RECEIVED
+    assert value.source == "websocket"
+    assert value.simulated
+    return value, event.snapshot, event.stamp_ms
 
 
 def assert_simple_trade(trade: Trade, row: dict[str, Any]) -> None:
@@ -128,6 +134,10 @@ def test_the_book_stamped_in_microseconds_is_of_august_2023() -> None:
     assert book.exchange_time.date() == date(2023, 8, 8)
 
 
-def test_a_candle_frame_is_a_type_we_do_not_ask_for_and_is_passed_over() -> None:
+def test_the_recorded_candle_keeps_every_value() -> None:
     content = body("ws/doc.default.candle_1s.KRW-BTC.20250102.json")
-    assert decode_message(content, "DEFAULT", CONTEXT) is None
+    row = values(content)
+    series, snapshot, stamp_ms = decoded(content, "DEFAULT")
+    assert_same_candles(series, [row])
+    assert (series.symbol, series.timeframe) == (row["code"], Timeframe.S1)
+    assert (snapshot, stamp_ms) == (False, row["timestamp"])

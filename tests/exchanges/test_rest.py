@@ -509,6 +509,17 @@ async def test_nobody_has_to_listen_to_what_is_left(
     assert rest.seen[0].path == "/v1/market/all"
 
 
+@pytest.mark.parametrize(("ahead_ms", "taken_ms"), [(60_000, 60_000), (60_001, 0), (10**12, 0)])
+async def test_a_candle_stamped_in_the_future_was_stamped_as_it_was_asked(
+    adapter: UpbitAdapter, rest: ScriptedRest, clock: ManualClock, ahead_ms: int, taken_ms: int
+) -> None:
+    rows = json.loads(MINUTES)
+    rows[0]["timestamp"] = clock.now_ms() + ahead_ms
+    rest.answer(rows, headers=http_date(clock.now_ms()))
+    _, stamp_ms = await adapter.candles("KRW-BTC", Timeframe.M1, to_ms=None, count=20)
+    assert stamp_ms == clock.now_ms() + taken_ms
+
+
 async def test_the_date_of_an_answer_teaches_the_exchange_s_clock(
     adapter: UpbitAdapter, rest: ScriptedRest, exchange_clock: ExchangeClock
 ) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from email.utils import formatdate
 from uuid import UUID
 
 import pytest
@@ -16,8 +17,9 @@ from websockets.utils import accept_key
 from tests.eventually import eventually
 from tests.exchanges.recordings import body
 from tests.exchanges.scripted_stream import ScriptedStream, cut
+from tests.exchanges.spelling import simple
 from tests.manual_clock import AUTUMN_2025_MS, ManualClock
-from upbit_backbone.clock import HOUR_MS, ExchangeClock, utc_datetime
+from upbit_backbone.clock import HOUR_MS, MINUTE_MS, ExchangeClock, utc_datetime
 from upbit_backbone.errors import (
     InvalidRequestError,
     ProtocolError,
@@ -27,13 +29,20 @@ from upbit_backbone.errors import (
 )
 from upbit_backbone.exchanges.upbit import UpbitAdapter
 from upbit_backbone.exchanges.upbit.websocket import UpbitSocket
-from upbit_backbone.models import Orderbook, Ticker, Trade
+from upbit_backbone.models import CandleSeries, Orderbook, Ticker, Trade
 from upbit_backbone.origin import MARK_HEADER, Origin
-from upbit_backbone.routing.exchange import StreamEvent, StreamKind
+from upbit_backbone.routing.exchange import CANDLE_KINDS, Garbled, StreamEvent, StreamKind
+from upbit_backbone.simulator import Simulator
 
-TRADE = body("ws/doc.default.trade.KRW-BTC.20241031.json")
-TICKER = body("ws/doc.default.ticker.KRW-BTC.20230221.json")
-BOOK = body("ws/sample.default.orderbook.USDT-ETC.20230808.json")
+
+def recorded(name: str) -> bytes:
+    """A recorded message of format DEFAULT as it would have been sent in format SIMPLE."""
+    return json.dumps(simple(json.loads(body(f"ws/{name}.json")))).encode()
+
+
+TRADE = recorded("doc.default.trade.KRW-BTC.20241031")
+TICKER = recorded("doc.default.ticker.KRW-BTC.20230221")
+BOOK = recorded("sample.default.orderbook.USDT-ETC.20230808")
 TRADES: dict[StreamKind, list[str]] = {"trade": ["KRW-BTC"]}
 AdapterAt = Callable[[str, float], UpbitAdapter]
 
@@ -78,6 +87,7 @@ async def first_events(socket: UpbitSocket, count: int) -> list[StreamEvent]:
     events: list[StreamEvent] = []
     async with aclosing(socket.events()) as incoming:
         async for event in incoming:
+            assert isinstance(event, StreamEvent)
             events.append(event)
             if len(events) == count:
                 break
@@ -98,7 +108,7 @@ async def test_a_subscription_is_one_request_in_a_fixed_order(
         {"type": "ticker", "codes": ["KRW-ETH"]},
         {"type": "trade", "codes": ["KRW-BTC", "KRW-XRP"]},
     ]
-    assert form == {"format": "DEFAULT"}
+    assert form == {"format": "SIMPLE"}
 
 
 async def test_a_second_subscription_is_sent_whole_on_the_same_connection(
@@ -141,7 +151,7 @@ async def test_values_arrive_in_order_from_binary_and_text_frames_alike(
         await connection.send(TRADE)
         await connection.send('{"status":"UP"}')
         await connection.send(TICKER.decode())
-        await connection.send(b'{"type":"something.new","code":"KRW-BTC"}')
+        await connection.send(b'{"ty":"something.new","cd":"KRW-BTC"}')
         await connection.send(BOOK)
 
     server.play = play
@@ -151,6 +161,7 @@ async def test_values_arrive_in_order_from_binary_and_text_frames_alike(
     assert [type(event.value) for event in events] == [Trade, Ticker, Orderbook]
     assert [event.snapshot for event in events] == [True, False, False]
     for event in events:
+        assert not isinstance(event.value, CandleSeries)
         assert event.value.received_time == utc_datetime(clock.now_ms())
         assert event.value.source == "websocket"
         assert not event.value.simulated
@@ -161,7 +172,7 @@ async def test_a_book_of_every_market_fits_in_a_frame(
 ) -> None:
     """Far more than the exchange sends: 3 KB a frame."""
     book = json.loads(BOOK)
-    book["orderbook_units"] *= 1_000
+    book["obu"] *= 1_000
 
     async def play(connection: ServerConnection) -> None:
         await connection.send(json.dumps(book).encode())
@@ -201,17 +212,25 @@ async def test_an_error_frame_ends_the_stream_with_the_exchange_s_words(
             await first_events(socket, 1)
 
 
-async def test_a_frame_that_is_not_understood_is_a_protocol_error(
+async def test_a_frame_that_is_not_understood_is_told_and_the_next_ones_are_read(
     adapter: UpbitAdapter, server: ScriptedStream
 ) -> None:
     async def play(connection: ServerConnection) -> None:
         await connection.send(b"\x00\x01")
+        await connection.send(b'{"ty":"trade","cd":"KRW-BTC","tp":null}')
+        await connection.send(TRADE)
 
     server.play = play
     async with adapter.connect() as socket:
         await socket.subscribe(TRADES)
-        with pytest.raises(ProtocolError, match="not understood"):
-            await first_events(socket, 1)
+        async with aclosing(socket.events()) as incoming:
+            nothing, whose, event = [await anext(incoming) for _ in range(3)]
+        assert isinstance(nothing, Garbled)
+        assert (nothing.kind, nothing.symbol) == (None, None)
+        assert "not understood" in nothing.reason
+        assert isinstance(whose, Garbled)
+        assert (whose.kind, whose.symbol) == ("trade", "KRW-BTC")
+        assert isinstance(event, StreamEvent)
 
 
 async def test_a_cut_connection_is_lost_after_the_values_that_came_before(
@@ -226,7 +245,9 @@ async def test_a_cut_connection_is_lost_after_the_values_that_came_before(
     async with adapter.connect() as socket:
         await socket.subscribe(TRADES)
         async with aclosing(socket.events()) as incoming:
-            assert isinstance((await anext(incoming)).value, Trade)
+            event = await anext(incoming)
+            assert isinstance(event, StreamEvent)
+            assert isinstance(event.value, Trade)
             with pytest.raises(TransportError, match="lost") as caught:
                 await anext(incoming)
         assert caught.value.__cause__ is not None
@@ -449,19 +470,70 @@ async def test_stamps_of_messages_teach_the_exchange_s_clock(
     adapter: UpbitAdapter,
     server: ScriptedStream,
     exchange_clock: ExchangeClock,
-    clock: ManualClock,
 ) -> None:
-    """A stamp bounds from below what dates bound from both sides."""
+    """Stamps bound from below what the date of the upgrade bounds from both sides."""
     now_ms = AUTUMN_2025_MS + HOUR_MS
-    exchange_clock.observe_date(now_ms, sent_ms=clock.now_ms(), received_ms=clock.now_ms())
-    assert exchange_clock.offset_ms == HOUR_MS
-    message = json.loads(TRADE) | {"timestamp": now_ms + 400}
+    server.headers = {"Date": formatdate(now_ms // 1_000, usegmt=True)}
+    stamps = [now_ms + 400, now_ms + 500, now_ms + HOUR_MS]
 
     async def play(connection: ServerConnection) -> None:
-        await connection.send(json.dumps(message).encode())
+        for stamp in stamps:
+            await connection.send(json.dumps(json.loads(TRADE) | {"tms": stamp}).encode())
+
+    server.play = play
+    async with adapter.connect() as socket:
+        assert exchange_clock.offset_ms == HOUR_MS
+        await socket.subscribe(TRADES)
+        await first_events(socket, 3)
+    # Two agree on the first; that from the future is nobody's witness.
+    assert exchange_clock.offset_ms == HOUR_MS + 400
+
+
+async def test_a_stamp_in_microseconds_is_told(
+    server: ScriptedStream, session: ClientSession, origin: Origin, clock: ManualClock
+) -> None:
+    told: list[tuple[str, str]] = []
+    adapter = UpbitAdapter(
+        session,
+        rest_url="http://127.0.0.1:1/v1",
+        ws_url=server.url,
+        origin=origin,
+        clock=ExchangeClock(clock),
+        local=clock,
+        on_microseconds=lambda *what: told.append(what),
+    )
+
+    async def play(connection: ServerConnection) -> None:
+        await connection.send(BOOK)
+        await connection.send(TRADE)
 
     server.play = play
     async with adapter.connect() as socket:
         await socket.subscribe(TRADES)
-        await first_events(socket, 1)
-    assert exchange_clock.offset_ms == HOUR_MS + 400
+        await first_events(socket, 2)
+    assert told == [("orderbook", "USDT-ETC")]
+
+
+async def test_candles_of_a_simulator_come_by_the_socket_as_by_rest(
+    session: ClientSession, origin: Origin
+) -> None:
+    clock = ManualClock(AUTUMN_2025_MS + 5 * MINUTE_MS + 30_000)
+    async with Simulator(clock=clock, first_symbol="KRW-BTC") as simulator:
+        adapter = UpbitAdapter(
+            session,
+            rest_url=simulator.rest_url,
+            ws_url=simulator.ws_url,
+            origin=origin,
+            clock=ExchangeClock(clock),
+            local=clock,
+        )
+        async with adapter.connect() as socket:
+            await socket.subscribe({kind: ["KRW-BTC"] for kind in CANDLE_KINDS.values()})
+            events = await first_events(socket, len(CANDLE_KINDS))
+        assert {event.kind for event in events} == set(CANDLE_KINDS.values())
+        for event in events:
+            assert event.snapshot
+            assert event.stamp_ms == clock.now_ms()
+            assert isinstance(event.value, CandleSeries)
+            page, _ = await adapter.candles("KRW-BTC", event.value.timeframe, to_ms=None, count=1)
+            assert event.value == page

@@ -19,7 +19,7 @@ from tests.oracles.truth import SHORT_UNITS, Row, Truth, from_trades
 from upbit_backbone.clock import DAY_MS, HOUR_MS
 from upbit_backbone.exchanges.upbit import UpbitAdapter
 from upbit_backbone.models import Orderbook, Ticker
-from upbit_backbone.routing.exchange import StreamKind
+from upbit_backbone.routing.exchange import StreamEvent, StreamKind
 from upbit_backbone.simulator import Simulator
 
 # The recorded markets, together more than one trade a second.
@@ -58,7 +58,8 @@ async def our_values(ours: UpbitAdapter, kind: StreamKind) -> AsyncIterator[list
         async with ours.connect() as socket, aclosing(socket.events()) as events:
             await socket.subscribe({kind: SYMBOLS})
             async for event in events:
-                values.append(event.value)  # noqa: PERF401 - each is looked at when it comes
+                assert isinstance(event, StreamEvent)
+                values.append(event.value)
 
     listening = asyncio.create_task(listen(), name="our values")
     try:

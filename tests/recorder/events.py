@@ -14,6 +14,7 @@ from tests.recorder.processes import Addresses
 from upbit_backbone.clock import ExchangeClock, SystemClock
 from upbit_backbone.exchanges.upbit import UpbitAdapter
 from upbit_backbone.origin import Origin
+from upbit_backbone.routing.exchange import StreamEvent
 
 
 async def decoded(
@@ -29,6 +30,7 @@ async def decoded(
         async with adapter.connect() as socket, asyncio.timeout(within_s):
             await socket.subscribe(dict.fromkeys(("ticker", "trade", "orderbook"), symbols))
             async for event in socket.events():
+                assert isinstance(event, StreamEvent)
                 found.append((event.snapshot, _values(event.value)))
                 if len(found) == number:
                     break

@@ -8,9 +8,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 
-from tests.routing.fake_exchange import FakeExchange, Impatient, SteeredClock
+from tests.eventually import eventually
+from tests.routing.fake_exchange import FakeExchange, Impatient, SteeredClock, make_ticker
+from upbit_backbone.clock import epoch_ms
+from upbit_backbone.models import Trade
 from upbit_backbone.protocol import BackboneRequest, DataType, Policy
 from upbit_backbone.routing.reader import Reader
 from upbit_backbone.routing.router import Router
@@ -34,17 +38,19 @@ def open_router(exchange: FakeExchange, wall: SteeredClock) -> OpenRouter:
     """``async with open_router() as router``; reconnects do not wait unless told to."""
 
     @asynccontextmanager
-    async def running(rng: Random | None = None) -> AsyncIterator[Router]:
+    async def opened(
+        rng: Random | None = None, hanging_s: float = HANGING_S
+    ) -> AsyncIterator[Router]:
         router = Router(exchange, clock=wall, rng=rng or Impatient(), critical_reserve=2)
         await router.start()
         try:
             # A reader that nobody ends would hold up the whole run.
-            async with asyncio.timeout(HANGING_S):
+            async with asyncio.timeout(hanging_s):
                 yield router
         finally:
             await router.stop()
 
-    return running
+    return opened
 
 
 def stream(
@@ -71,3 +77,49 @@ def read_now(reader: Reader) -> list[Any]:
         except StopIteration as stop:
             values.append(stop.value)
     return values
+
+
+async def confirmed(*readers: Reader) -> None:
+    await eventually(lambda: all(reader.state == "confirmed" for reader in readers))
+
+
+class Market:
+    """One symbol on a fake exchange whose tickers tell the sums of its trades."""
+
+    def __init__(self, exchange: FakeExchange, symbol: str) -> None:
+        self._exchange = exchange
+        self.symbol = symbol
+        self.trades: list[Trade] = []
+
+    def trade(self, *, streamed: bool = True) -> Trade:
+        """Execute a trade of one; the ticker that tells of it follows."""
+        trade = self._exchange.trade(self.symbol, 100.0 + len(self.trades) % 7, streamed=streamed)
+        self.trades.append(trade)
+        at_ms = epoch_ms(trade.exchange_time)
+        ticker = make_ticker(self.symbol, trade.price, at_ms)
+        volume = float(len(self.trades))
+        self._exchange.quote(msgspec.structs.replace(ticker, volume_today=volume))
+        return trade
+
+    async def go_on(self, every_s: float = 0.5) -> None:
+        """Trade until cancelled."""
+        while True:
+            self.trade()
+            await asyncio.sleep(every_s)
+
+
+@asynccontextmanager
+async def trading(*markets: Market, every_s: float = 0.5) -> AsyncIterator[None]:
+    """Markets go on while the block runs; the wall clock has to, too."""
+    tasks = [asyncio.create_task(market.go_on(every_s), name="market") for market in markets]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def running(router: Router) -> set[str]:
+    """The names of the tasks that a router has under way."""
+    return {task.get_name() for task in router._tasks._tasks}

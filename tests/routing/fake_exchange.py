@@ -7,6 +7,7 @@ something to happen is `eventually`, for nothing here takes time.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -15,13 +16,15 @@ from random import Random
 import msgspec
 
 from tests.manual_clock import AUTUMN_2025_MS
-from upbit_backbone.clock import SystemClock, epoch_ms, utc_datetime
+from tests.steered_loop import SteeredLoop
+from upbit_backbone.clock import DAY_MS, SystemClock, epoch_ms, utc_datetime
 from upbit_backbone.errors import (
     BackboneError,
     DataUnavailableError,
     TransportError,
     UnknownSymbolError,
 )
+from upbit_backbone.exchanges.upbit.websocket import PING_AFTER_S, PONG_WITHIN_S
 from upbit_backbone.models import (
     CandleSeries,
     Level,
@@ -33,20 +36,34 @@ from upbit_backbone.models import (
 )
 from upbit_backbone.routing.exchange import StreamEvent, StreamKind
 
-Value = Ticker | Trade | Orderbook
+Value = Ticker | Trade | Orderbook | CandleSeries
 
 
 class SteeredClock:
-    """Wall time moves by hand; monotonic time is the machine's, for limiters really wait."""
+    """Wall time moves by hand, or with the loop's after `run`; monotonic time is the loop's.
+
+    On a `SteeredLoop` waiting takes no time, else monotonic time is the machine's.
+    """
 
     def __init__(self, now_ms: int = AUTUMN_2025_MS) -> None:
         self.wall_ms = now_ms
+        self._runs_since_s: float | None = None
 
     def now_ms(self) -> int:
-        return self.wall_ms
+        if self._runs_since_s is None:
+            return self.wall_ms
+        return self.wall_ms + round((self.monotonic() - self._runs_since_s) * 1_000)
 
     def monotonic(self) -> float:
-        return SystemClock().monotonic()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return SystemClock().monotonic()
+        return loop.time() if isinstance(loop, SteeredLoop) else SystemClock().monotonic()
+
+    def run(self) -> None:
+        """From now on the wall clock goes with the monotonic one."""
+        self._runs_since_s = self.monotonic()
 
     def advance(self, seconds: float) -> None:
         self.wall_ms += int(seconds * 1_000)
@@ -112,9 +129,7 @@ def make_book(symbol: str, rows: int = 30, at_ms: int = AUTUMN_2025_MS) -> Order
 
 
 def kind_of(value: Value) -> StreamKind:
-    if isinstance(value, Trade):
-        return "trade"
-    return "ticker" if isinstance(value, Ticker) else "orderbook"
+    return StreamEvent(value, snapshot=False).kind
 
 
 class FakeSocket:
@@ -123,14 +138,23 @@ class FakeSocket:
     def __init__(self, exchange: FakeExchange) -> None:
         self._exchange = exchange
         self._arriving: asyncio.Queue[StreamEvent | BaseException] = asyncio.Queue()
+        self._heard_s = exchange.clock.monotonic()
         self.messages: list[dict[StreamKind, frozenset[str]]] = []
+        self.sent_at: list[float] = []
+        """When each message was sent."""
         self.open = True
+        self.deaf: set[tuple[StreamKind, str]] = set()
+        """What is not streamed any more, though it was asked for."""
+        self.half_open = False
+        """Nothing arrives any more, not even a pong."""
+        self.pings = 0
 
     async def subscribe(self, wanted: Mapping[StreamKind, Collection[str]]) -> None:
         await asyncio.sleep(0)
         if not self.open:
             raise TransportError("the connection is gone")
         self.messages.append({kind: frozenset(symbols) for kind, symbols in wanted.items()})
+        self.sent_at.append(self._exchange.clock.monotonic())
         for kind, symbols in wanted.items():
             for symbol in sorted(symbols):
                 value = self._exchange.newest(kind, symbol)
@@ -145,18 +169,31 @@ class FakeSocket:
             if isinstance(event, BaseException):
                 self.open = False
                 raise event
+            self._heard_s = self._exchange.clock.monotonic()
             yield event
 
     async def watch(self, on_life: Callable[[], None]) -> None:
-        self.on_life = on_life
-        await asyncio.Event().wait()
+        """As `UpbitSocket` does it."""
+        while True:
+            silent_s = self._exchange.clock.monotonic() - self._heard_s
+            if silent_s < PING_AFTER_S:
+                await asyncio.sleep(PING_AFTER_S - silent_s)
+                continue
+            self.pings += 1
+            if self.half_open:
+                await asyncio.sleep(PONG_WITHIN_S)
+                self.open = False
+                raise TransportError("no pong")
+            self._heard_s = self._exchange.clock.monotonic()
+            on_life()
 
     def wants(self, kind: StreamKind, symbol: str) -> bool:
         return bool(self.messages) and symbol in self.messages[-1].get(kind, ())
 
     def send(self, value: Value, *, snapshot: bool = False) -> None:
         """Let a frame arrive, wanted or not."""
-        self._arriving.put_nowait(StreamEvent(value, snapshot))
+        if not self.half_open:
+            self._arriving.put_nowait(StreamEvent(value, snapshot))
 
     def fail(self, error: BaseException) -> None:
         self._arriving.put_nowait(error)
@@ -173,7 +210,7 @@ class FakeExchange:
         self.asked_for: list[tuple[str, ...]] = []
         """The symbols of each REST call, in order."""
         self.executed: dict[str, list[Trade]] = {}
-        self.values: dict[tuple[StreamKind, str], Ticker | Orderbook] = {}
+        self.values: dict[tuple[StreamKind, str], Value] = {}
         self.rest_calls: Counter[str] = Counter()
         self.rest_failures: deque[BackboneError] = deque()
         self.sockets: list[FakeSocket] = []
@@ -181,11 +218,19 @@ class FakeExchange:
         self.connect_failures: deque[Exception] = deque()
         self.mute = False
         """Subscriptions are not answered by snapshots."""
+        self.deaf: set[tuple[StreamKind, str]] = set()
+        """What new connections are not streamed, though they ask for it."""
         self.stalled = False
         self.resumed = asyncio.Event()
         self.rest_open = asyncio.Event()
         self.rest_open.set()
         self.rest_waiting = 0
+        self.rest_down: BackboneError | None = None
+        """Every REST call is answered so."""
+        self.rest_lag_ms = 0
+        """REST tells of a trade so long after the stream."""
+        self.rest_hides: set[int] = set()
+        """Trades that REST does not tell of."""
         self._ids = 0
 
     # What happens on the exchange.
@@ -197,17 +242,19 @@ class FakeExchange:
         *,
         volume: float = 1.0,
         at_ms: int | None = None,
+        streamed: bool = True,
     ) -> Trade:
-        """Execute a trade and stream it."""
+        """Execute a trade and stream it, unless it is to be lost on the way."""
         self._ids += 1
         at_ms = self.clock.now_ms() if at_ms is None else at_ms
         trade = make_trade(symbol, at_ms, self._ids, price, volume)
         self.executed.setdefault(symbol, []).append(trade)
-        self._stream(trade)
+        if streamed:
+            self._stream(trade)
         return trade
 
-    def quote(self, value: Ticker | Orderbook) -> None:
-        """Change a ticker or a book and stream it."""
+    def quote(self, value: Ticker | Orderbook | CandleSeries) -> None:
+        """Change a ticker, a book or a candle and stream it."""
         self.values[kind_of(value), value.symbol] = value
         self._stream(value)
 
@@ -259,6 +306,10 @@ class FakeExchange:
         self.rest_open.set()
 
     # ExchangeAdapter.
+
+    @property
+    def reference(self) -> str:
+        return "KRW-BTC"
 
     async def markets(self) -> tuple[Market, ...]:
         await self._asked("market")
@@ -318,7 +369,23 @@ class FakeExchange:
         days_ago: int | None = None,
     ) -> tuple[Trade, ...]:
         await self._asked("trades", symbol)
-        return tuple(self.executed.get(symbol, []))[: -count - 1 : -1]
+        day_ms = (self.clock.now_ms() // DAY_MS - (days_ago or 0)) * DAY_MS
+        told_to_ms = self.clock.now_ms() - self.rest_lag_ms if self.rest_lag_ms else math.inf
+        executed = sorted(
+            self.executed.get(symbol, []),
+            key=lambda trade: (trade.exchange_time, trade.sequential_id),
+        )
+        found = [
+            trade
+            for trade in executed
+            if day_ms <= epoch_ms(trade.exchange_time) < min(to_ms or math.inf, day_ms + DAY_MS)
+            and (cursor is None or trade.sequential_id < cursor)
+            and epoch_ms(trade.exchange_time) <= told_to_ms
+            and trade.sequential_id not in self.rest_hides
+        ]
+        return tuple(msgspec.structs.replace(trade, source="rest") for trade in found)[
+            : -count - 1 : -1
+        ]
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[FakeSocket]:
@@ -327,6 +394,7 @@ class FakeExchange:
         if self.connect_failures:
             raise self.connect_failures.popleft()
         socket = FakeSocket(self)
+        socket.deaf = set(self.deaf)
         self.sockets.append(socket)
         try:
             yield socket
@@ -344,6 +412,8 @@ class FakeExchange:
             self.rest_waiting -= 1
         if self.rest_failures:
             raise self.rest_failures.popleft()
+        if self.rest_down is not None:
+            raise self.rest_down
         if group == "ticker" and self.untraded & set(symbols):
             raise DataUnavailableError(f"no ticker of {self.untraded}")
         for symbol in symbols:
@@ -354,9 +424,11 @@ class FakeExchange:
         value = self.values.get((kind, symbol))
         if value is None:
             value = make_ticker(symbol, 1.0) if kind == "ticker" else make_book(symbol)
+        assert isinstance(value, Ticker | Orderbook)
         return msgspec.structs.replace(value, source="rest")
 
     def _stream(self, value: Value) -> None:
+        key = (kind_of(value), value.symbol)
         for socket in self.sockets:
-            if socket.open and socket.wants(kind_of(value), value.symbol):
+            if socket.open and socket.wants(*key) and key not in socket.deaf:
                 socket.send(value)

@@ -7,8 +7,8 @@ import pytest
 
 from tests.eventually import eventually
 from tests.manual_clock import AUTUMN_2025_MS
-from tests.routing.conftest import OpenRouter, read_now, stream
-from tests.routing.fake_exchange import FakeExchange, Impatient
+from tests.routing.conftest import OpenRouter, read_now, running, stream
+from tests.routing.fake_exchange import FakeExchange, Impatient, SteeredClock
 from upbit_backbone.clock import utc_datetime
 from upbit_backbone.errors import ClosedError, TransportError
 from upbit_backbone.models import Candle, Gap, Timeframe
@@ -17,6 +17,7 @@ from upbit_backbone.routing import candle_feed
 from upbit_backbone.routing.reader import Reader
 from upbit_backbone.routing.router import Router
 
+pytestmark = pytest.mark.steered_time
 CANDLE = DataType.CANDLE
 NOON = AUTUMN_2025_MS
 LOOK_AGAIN_S = candle_feed.LOOK_AGAIN_S
@@ -123,39 +124,74 @@ async def test_what_has_arrived_is_counted_before_the_clock_closes_a_candle(
         assert (values[-1].close, values[-1].volume) == (12.0, 3)
 
 
-async def test_after_a_break_the_candle_is_read_again(
-    open_router: OpenRouter, exchange: FakeExchange, caplog: pytest.LogCaptureFixture
+async def test_after_a_short_break_the_candle_has_what_was_read_back(
+    open_router: OpenRouter,
+    exchange: FakeExchange,
+    wall: SteeredClock,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    wall.run()
     exchange.trade(price=10.0)
-    async with open_router(Impatient(0.02)) as router:
+    async with open_router(Impatient(0.5)) as router:
         reader = minutes(router)
         await anext(reader)
         exchange.cut()
-        exchange.clock.advance(5)
+        await eventually(lambda: reader.state == "stale")
+        exchange.trade(price=30.0)
         exchange.trade(price=20.0)
-        values = await read_until(reader, "forming")
-        assert isinstance(values[0], Gap)
-        assert (values[-1].high, values[-1].volume) == (20, 2)
-        assert reader.state == "confirmed"
+        await eventually(lambda: reader.state == "confirmed")
         exchange.clock.advance(60)
         (*_, closed) = await read_until(reader, "closed")
-        assert (closed.open, closed.close, closed.volume) == (10, 20, 2)
+        assert (closed.open, closed.high, closed.close, closed.volume) == (10, 30, 20, 3)
 
 
-async def test_a_reader_of_all_candles_hears_how_a_gap_ended(
-    open_router: OpenRouter, exchange: FakeExchange, caplog: pytest.LogCaptureFixture
+async def test_no_candle_closes_while_trades_may_be_missing(
+    open_router: OpenRouter,
+    exchange: FakeExchange,
+    wall: SteeredClock,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    exchange.trade()
+    wall.run()
+    exchange.trade(price=10.0)
+    async with open_router(Impatient(1.5)) as router:
+        reader = minutes(router)
+        await anext(reader)
+        wall.advance(58)
+        exchange.cut()
+        await eventually(lambda: reader.state == "stale")
+        exchange.trade(price=30.0)
+        wall.advance(10)
+        exchange.trade(price=40.0)
+        await asyncio.sleep(1)
+        assert reader.unread == 0, "its minute is over, and what happened at its end is unknown"
+        closed = (await read_until(reader, "closed"))[-1]
+        assert (closed.open, closed.close, closed.volume) == (10, 30, 2)
+
+
+async def test_after_a_gap_the_candle_is_read_again_and_a_reader_of_all_hears_how_it_ended(
+    open_router: OpenRouter,
+    exchange: FakeExchange,
+    wall: SteeredClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    wall.run()
+    exchange.trade(price=10.0)
     async with open_router() as router:
         every, latest = minutes(router), minutes(router, "latest")
         await anext(every)
         await eventually(lambda: latest.state == "confirmed")
+        exchange.hold_rest()
         exchange.cut()
-        values = await read_until(every, "unfillable")
-        assert [value.state for value in values if isinstance(value, Gap)] == ["open", "unfillable"]
-        await eventually(
-            lambda: latest.state == "confirmed" and exchange.rest_calls["candles"] == 4
-        )
+        opened = (await read_until(every, "open"))[-1]
+        assert isinstance(opened, Gap)
+        await eventually(lambda: every.state == "stale")
+        exchange.trade(price=20.0)
+        exchange.answer_rest()
+        values = await read_until(every, "closed")
+        assert [type(value) for value in values] == [*[Candle] * (len(values) - 1), Gap]
+        assert (values[-2].high, values[-2].volume) == (20, 2)
+        assert every.state == "confirmed"
+        assert exchange.rest_calls["candles"] == 4
         assert not any(isinstance(value, Gap) for value in read_now(latest))
 
 
@@ -233,7 +269,7 @@ async def test_a_break_while_the_seed_is_read_is_not_overlooked(
         await eventually(lambda: len(exchange.sockets) == 2 and exchange.subscribed)
         exchange.clock.advance(1)
         exchange.answer_rest()
-        await eventually(lambda: exchange.rest_calls["candles"] == 2 and not exchange.rest_waiting)
+        await eventually(lambda: exchange.rest_calls["trades"] and not exchange.rest_waiting)
         exchange.trade(price=11.0)
         await eventually(lambda: any(c.state == "forming" and c.close == 11 for c in reader._all))
         exchange.clock.advance(60)
@@ -249,7 +285,7 @@ async def test_closing_a_pending_reader_asks_the_exchange_nothing(
         await eventually(lambda: exchange.subscribed)
         reader.close()
         await eventually(lambda: router.connection == "idle")
-        await eventually(lambda: len(router._tasks._tasks) == 1)
+        await eventually(lambda: running(router) == {"stream hub", "stream tending"})
         assert exchange.rest_calls == {}
 
 
@@ -261,7 +297,7 @@ async def test_closing_a_candle_reader_ends_its_feed_and_lets_the_connection_go(
         async with minutes(router) as reader:
             await anext(reader)
         await eventually(lambda: router.connection == "idle")
-        await eventually(lambda: len(router._tasks._tasks) == 1)
+        await eventually(lambda: running(router) == {"stream hub", "stream tending"})
 
 
 @pytest.mark.both_loops

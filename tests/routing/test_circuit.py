@@ -30,7 +30,7 @@ def test_a_block_lasts_as_long_as_the_exchange_says(
     assert circuit.left_s == pytest.approx(0.1)
     clock.advance(0.2)
     circuit.check()
-    assert circuit.blocks == 2
+    assert circuit.blocks == 1
 
 
 def test_where_the_exchange_does_not_say_how_long_it_doubles_from_a_minute(
@@ -42,9 +42,22 @@ def test_where_the_exchange_does_not_say_how_long_it_doubles_from_a_minute(
         circuit.open(None)
         waits.append(circuit.left_s)
         clock.advance(circuit.left_s)
-    circuit.answered()
+    circuit.answered(clock.monotonic())
     circuit.open(None)
     assert [*waits, circuit.left_s] == [60.0, 120.0, 240.0, 60.0]
+
+
+def test_the_answer_to_a_request_sent_before_a_block_does_not_end_the_doubling(
+    clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    circuit = Circuit(clock, None)
+    sent_s = clock.monotonic()
+    clock.advance(0.1)
+    circuit.open(None)
+    circuit.answered(sent_s)
+    clock.advance(circuit.left_s)
+    circuit.open(None)
+    assert circuit.left_s == 120.0
 
 
 async def test_a_block_survives_a_restart(
@@ -99,6 +112,7 @@ async def test_a_note_that_cannot_be_written_stops_nothing(
     assert circuit.left_s == pytest.approx(5.0)
 
 
+@pytest.mark.steered_time
 async def test_after_a_418_no_group_is_asked_anything_until_it_is_over(
     open_router: OpenRouter, exchange: FakeExchange, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import pairwise
+from contextlib import AsyncExitStack
+from heapq import heappop, heappush
+from itertools import count, pairwise
 from random import Random
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -10,9 +13,11 @@ from hypothesis import strategies as st
 
 from tests.eventually import eventually
 from tests.manual_clock import ManualClock
+from tests.routing.budget_program import ask_for_a_while
 from upbit_backbone.clock import Clock, SystemClock
 from upbit_backbone.protocol import Priority
 from upbit_backbone.routing.rate_limit import (
+    CATCH_UP_S,
     SLOWEST_PACE,
     WINDOW_S,
     Line,
@@ -20,6 +25,10 @@ from upbit_backbone.routing.rate_limit import (
     RateWindow,
     Ticket,
 )
+from upbit_backbone.routing.shared_budget import Counted
+from upbit_backbone.simulator import Simulator
+from upbit_backbone.simulator.limits import CallCounter
+from upbit_backbone.simulator.settings import SimulatorSettings, WindowKind
 
 ROUNDING_S = 1e-9
 PRIORITIES = st.sampled_from(Priority)
@@ -123,7 +132,24 @@ def test_low_is_spaced_evenly_whatever_else_is_granted(
         window.grant(now, priority)
         if priority is Priority.LOW:
             low.append(now)
-    assert all(b - a >= WINDOW_S / 8 - ROUNDING_S for a, b in pairwise(low))
+    for later in range(1, len(low)):
+        for earlier in range(later):
+            evenly_s = (later - earlier) * WINDOW_S / 8
+            assert low[later] - low[earlier] >= evenly_s - CATCH_UP_S - ROUNDING_S
+
+
+def test_low_makes_up_for_a_timer_that_is_late_and_not_for_a_pause() -> None:
+    window = group_window()
+    low: list[float] = []
+    for late_s in (0.0, 0.015, 0.0, 0.3, 0.0):
+        now = (low[-1] if low else 5.0) + window.wait_s(low[-1] if low else 5.0, Priority.LOW)
+        window.grant(now + late_s, Priority.LOW)
+        low.append(now + late_s)
+    spacing_s = WINDOW_S / 8
+    gaps_s = [b - a for a, b in pairwise(low)]
+    assert gaps_s == pytest.approx(
+        [spacing_s + 0.015, spacing_s - 0.015, spacing_s + 0.3, spacing_s]
+    )
 
 
 def test_low_alone_gets_all_that_the_reserve_leaves() -> None:
@@ -133,6 +159,165 @@ def test_low_alone_gets_all_that_the_reserve_leaves() -> None:
         window.grant(now, Priority.LOW)
         granted += 1
     assert granted / 600 >= 0.99 * 8 / WINDOW_S
+
+
+class DistantExchange:
+    """Counts requests when they reach it, and tells what is left when its answer is back.
+
+    Args:
+        kind: How it counts.
+        window: Is told what is left.
+        latency_s: One way.
+        jitter_s: So much more at most.
+    """
+
+    def __init__(
+        self, kind: WindowKind, window: RateWindow, latency_s: float, jitter_s: float
+    ) -> None:
+        self.calls = CallCounter(SimulatorSettings(window=kind, ban_after=0))
+        self._window = window
+        self._latency_s, self._jitter_s = latency_s, jitter_s
+        self._rng = Random(1)
+        self._on_the_way: list[tuple[float, int, int | None]] = []
+        self._order = count()
+
+    def send(self, now: float, left: int | None = None) -> None:
+        """A request, or an answer with what is `left`."""
+        at = now + self._latency_s + self._rng.uniform(0, self._jitter_s)
+        heappush(self._on_the_way, (at, next(self._order), left))
+
+    def run_until(self, now: float) -> float | None:
+        """Let happen what does until then, one thing: gives its time, None if nothing did."""
+        if not self._on_the_way or self._on_the_way[0][0] > now:
+            return None
+        at, _, left = heappop(self._on_the_way)
+        if left is not None:
+            self._window.observe_left(at, left)
+        elif (left := self.calls.take("candles", "me", at)) is not None:
+            self.send(at, left)
+        return at
+
+
+@pytest.mark.parametrize("kind", get_args(WindowKind))
+@pytest.mark.parametrize("priority", [Priority.HIGH, Priority.LOW])
+@pytest.mark.parametrize("latency_s", [0.005, 0.06])
+def test_ten_minutes_at_full_rate_are_not_refused_and_nothing_is_left_unused(
+    kind: WindowKind, priority: Priority, latency_s: float
+) -> None:
+    """Beside them something CRITICAL is asked every second."""
+    window, now, granted, seconds = group_window(), 1_000.0, 0, 600
+    exchange = DistantExchange(kind, window, latency_s, jitter_s=latency_s / 2)
+    end, urgent_at = now + seconds, now
+    while now < end:
+        at = now + window.wait_s(now, priority)
+        happened = exchange.run_until(min(at, urgent_at))
+        if happened is not None:
+            now = max(now, happened)
+        elif urgent_at <= at:
+            now = max(now, urgent_at)
+            wait_s = window.wait_s(now, Priority.CRITICAL)
+            # Far away, the answer counts requests of ours that have left the window meanwhile:
+            # they are taken for a neighbour's.
+            assert wait_s == 0 or latency_s > 0.05
+            now += wait_s
+            window.grant(now, Priority.CRITICAL)
+            exchange.send(now)
+            urgent_at += 1.0
+        else:
+            now = at
+            window.grant(now, priority)
+            exchange.send(now)
+            granted += 1
+    assert not exchange.calls.refused
+    assert granted >= 0.95 * seconds * 8 / WINDOW_S
+
+
+@pytest.mark.slow
+async def test_a_minute_at_full_rate_is_not_refused_and_critical_passes() -> None:
+    """In real time, beside something CRITICAL every second, however the exchange counts."""
+    seconds = 60.0
+    async with AsyncExitStack() as running, asyncio.TaskGroup() as tasks:
+        simulators = [
+            await running.enter_async_context(Simulator(settings=SimulatorSettings(window=kind)))
+            for kind in get_args(WindowKind)
+        ]
+        for simulator in simulators:  # its first answer takes a second
+            await ask_for_a_while(simulator.rest_url, None, 0.1, "HIGH:1:0.2")
+        asked = [
+            tasks.create_task(
+                ask_for_a_while(simulator.rest_url, None, seconds, "LOW:3", "CRITICAL:1:1")
+            )
+            for simulator in simulators
+        ]
+        await asyncio.wait(asked)
+    urgent: list[float] = []
+    for task in asked:
+        asker = task.result()
+        assert asker.statuses.keys() == {200}
+        assert len(asker.waits_s["LOW"]) >= 0.95 * seconds * 8 / WINDOW_S
+        urgent += asker.waits_s["CRITICAL"]
+    assert len(urgent) >= 170
+    assert sorted(urgent)[int(len(urgent) * 0.99)] < 0.05
+
+
+def counted(*grants: tuple[float, bool, bool]) -> list[Counted]:
+    return [Counted(at, critical, ours) for at, critical, ours in grants]
+
+
+def test_what_other_programs_were_granted_counts_until_it_leaves_the_window() -> None:
+    window = group_window()
+    window.learn(counted(*[(5.0 + n / 10, False, False) for n in range(7)]))
+    assert window.wait_s(5.7, Priority.HIGH) == 0
+    window.grant(5.7, Priority.HIGH)
+    assert window.wait_s(5.7, Priority.HIGH) == pytest.approx(5.0 + WINDOW_S - 5.7)
+    assert window.wait_s(5.7, Priority.CRITICAL) == 0
+    window.learn(counted(*[(5.0, True, False)] * 9))  # in place of what was learned before
+    assert window.wait_s(5.7, Priority.HIGH) == pytest.approx(5.0 + WINDOW_S - 5.7)
+    assert window.wait_s(5.0 + WINDOW_S, Priority.HIGH) == 0
+    assert not window._recorded
+
+
+def test_a_neighbour_whom_both_the_exchange_and_the_file_tell_of_counts_once() -> None:
+    window = group_window()
+    window.observe_left(5.5, 6)  # four, who asked before
+    window.learn(counted((5.1, False, False), (5.2, True, False), (5.3, False, True)))
+    used = [grant.at for grant in window._counted()]
+    assert used == [5.1, 5.2, 5.3, 5.5, 5.5]
+    window.learn(counted((5.1, False, False), (5.2, True, False), (5.6, False, False)))
+    assert [grant.at for grant in window._counted()] == [5.1, 5.2, 5.5, 5.5, 5.6]
+    window.observe_left(5.7, 4)  # the very ones that are known
+    assert len(window._counted()) == 6
+
+
+def test_what_holds_the_others_does_not_hold_critical_and_not_the_other_way_round() -> None:
+    window = group_window()
+    window.hold(5.0, 0.5, Priority.LOW)
+    assert window.wait_s(5.0, Priority.HIGH) == pytest.approx(0.5)
+    assert window.wait_s(5.0, Priority.CRITICAL) == 0
+    window.hold(5.0, 0.7, Priority.CRITICAL)
+    assert window.wait_s(5.0, Priority.LOW) == pytest.approx(0.7)
+
+
+def test_a_share_of_the_rate_lets_as_much_less_pass() -> None:
+    window = group_window()
+    window.share = 0.5
+    assert window.pace(5.0) == 0.5
+    for _ in range(4):
+        assert window.wait_s(5.0, Priority.HIGH) == 0
+        window.grant(5.0, Priority.HIGH)
+    assert window.wait_s(5.0, Priority.HIGH) == pytest.approx(WINDOW_S)
+    assert window.wait_s(5.0, Priority.CRITICAL) == 0
+    window.slow_down(5.0)  # halves the exchange's part, not the share's once more
+    window.share = 1.0
+    assert window.pace(5.0) == 0.5
+
+
+def test_a_low_grant_that_was_given_back_leaves_no_pause_behind() -> None:
+    window = group_window()
+    window.grant(5.0, Priority.LOW)
+    window.grant(5.5, Priority.LOW)
+    window.give_back(5.5, Priority.LOW)
+    assert window.wait_s(5.5, Priority.LOW) == 0
 
 
 def test_a_burst_of_a_chart_leaves_together() -> None:
@@ -258,6 +443,21 @@ def test_a_raised_ticket_goes_before_those_of_its_new_class_who_came_later() -> 
         ticket = line.next(float(second))
         order.append(next(name for name, one in names.items() if one is ticket))
     assert order == ["blocker", "low", "high", "other low"]
+
+
+def test_who_rejoins_the_line_has_its_old_place_and_the_oldest_its_turn() -> None:
+    line = Line(RateWindow(limit=100, window_s=1.0))
+    low = Ticket(Priority.LOW)
+    line.join(low)
+    first, *others = (Ticket(Priority.HIGH) for _ in range(30))
+    for ticket in (first, *others):
+        line.join(ticket)
+    arrival = first.arrival
+    assert line.next(1.0) is first
+    line.rejoin(first, arrival)
+    for ticket in (first, *others[:8]):  # the tenth turn is the oldest's, not the ninth
+        assert line.next(1.0) is ticket
+    assert line.next(1.0) is low
 
 
 @pytest.mark.both_loops

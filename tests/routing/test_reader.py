@@ -46,6 +46,15 @@ async def test_a_reader_of_the_latest_gets_the_newest_of_each_symbol() -> None:
     ]
 
 
+@pytest.mark.parametrize("policy", ["all", "latest"])
+async def test_a_reader_knows_whether_it_was_given_a_value(policy: Policy) -> None:
+    reader = new_reader(policy)
+    assert not reader.begun
+    reader.push(make_ticker("KRW-BTC", 1.0))
+    await anext(reader)
+    assert reader.begun
+
+
 async def test_a_reader_of_the_latest_loses_no_symbol_however_many_there_are() -> None:
     reader = new_reader("latest")
     for number in range(289):

@@ -3,11 +3,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.eventually import eventually
 from tests.manual_clock import AUTUMN_2025_MS
-from tests.routing.conftest import OpenRouter, read_now, stream
+from tests.routing.conftest import OpenRouter, confirmed, read_now, running, stream
 from tests.routing.fake_exchange import (
     FakeExchange,
     Impatient,
@@ -15,19 +16,18 @@ from tests.routing.fake_exchange import (
     make_ticker,
     make_trade,
 )
+from upbit_backbone.clock import utc_datetime
 from upbit_backbone.errors import ClosedError, RateLimitedError, StorageOriginError
-from upbit_backbone.models import Gap, Ticker, Timeframe, Trade
+from upbit_backbone.models import Gap, Ticker, Timeframe
 from upbit_backbone.protocol import DataType
+from upbit_backbone.routing.connection import SNAPSHOT_S
+from upbit_backbone.routing.gap_filler import HOLD_S
 from upbit_backbone.routing.rate_limit import WINDOW_S
-from upbit_backbone.routing.reader import Reader
 from upbit_backbone.routing.router import Router
 
+pytestmark = pytest.mark.steered_time
 BTC, XRP = "KRW-BTC", "KRW-XRP"
 TICKER, TRADE, BOOK = DataType.TICKER, DataType.TRADE, DataType.ORDERBOOK
-
-
-async def confirmed(*readers: Reader) -> None:
-    await eventually(lambda: all(reader.state == "confirmed" for reader in readers))
 
 
 def fresh_ticker(router: Router, exchange: FakeExchange, symbol: str = BTC) -> Any:
@@ -44,7 +44,7 @@ async def test_289_readers_cost_one_message(
     async with open_router() as router:
         readers = [stream(router, TICKER, symbol) for symbol in symbols]
         await confirmed(*readers)
-        assert exchange.socket.messages == [{"ticker": frozenset(symbols)}]
+        assert exchange.socket.messages == [{"ticker": frozenset({BTC, *symbols})}]
         assert len(exchange.sockets) == 1
 
 
@@ -61,7 +61,7 @@ async def test_a_subscription_is_confirmed_by_its_snapshot(
         assert router.connection == "live"
 
 
-async def test_a_reader_added_to_a_confirmed_subscription_is_confirmed_at_once(
+async def test_a_reader_added_to_a_confirmed_subscription_is_confirmed_and_told_at_once(
     open_router: OpenRouter, exchange: FakeExchange
 ) -> None:
     exchange.quote(make_ticker(BTC, 5.0))
@@ -69,6 +69,7 @@ async def test_a_reader_added_to_a_confirmed_subscription_is_confirmed_at_once(
         await confirmed(stream(router, TICKER))
         second = stream(router, TICKER)
         assert second.state == "confirmed"
+        assert (await anext(second)).price == 5.0, "the market may be quiet for long"
         exchange.quote(make_ticker(BTC, 6.0))
         assert (await anext(second)).price == 6.0
         assert len(exchange.socket.messages) == 1
@@ -83,7 +84,7 @@ async def test_a_second_symbol_joins_the_same_connection(
         await confirmed(stream(router, TICKER))
         await confirmed(stream(router, TRADE, XRP))
         assert exchange.socket.messages[-1] == {
-            "ticker": frozenset({BTC}),
+            "ticker": frozenset({BTC, XRP}),
             "trade": frozenset({XRP}),
         }
         assert len(exchange.sockets) == 1
@@ -169,7 +170,7 @@ async def test_an_outage_is_logged_once_and_shown_until_data_flows_again(
         assert {health for health, _ in seen} <= {"degraded", "healthy"}
         assert router.status().health == "healthy"
     warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
-    assert warnings == ["stream offline: cut off"]
+    assert warnings == ["stream lost: cut off"]
 
 
 async def test_health_does_not_flap_between_attempts(
@@ -249,64 +250,129 @@ async def test_an_attempt_that_took_long_and_failed_is_no_stable_connection(
         assert rng.limits_s == [0.5, 1.0, 2.0]
 
 
-async def test_a_reader_of_all_trades_learns_of_the_hole(
-    open_router: OpenRouter, exchange: FakeExchange, caplog: pytest.LogCaptureFixture
+async def test_a_short_break_costs_no_trade_and_makes_no_gap(
+    open_router: OpenRouter,
+    exchange: FakeExchange,
+    wall: SteeredClock,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with open_router(Impatient(0.02)) as router:
+    wall.run()
+    async with open_router(Impatient(0.5)) as router:
         first = exchange.trade()
         every, latest = stream(router, TRADE), stream(router, TRADE, policy="latest")
         await confirmed(every, latest)
         exchange.cut()
-        exchange.clock.advance(3)
-        missed = exchange.trade(price=101.0)
-        await eventually(lambda: len(exchange.sockets) == 2 and every.state == "confirmed")
-        exchange.clock.advance(1)
+        await eventually(lambda: every.state == "stale")
+        missed, newest = exchange.trade(price=101.0), exchange.trade(price=101.5)
+        exchange.hold_rest()
+        await confirmed(every)
         after = exchange.trade(price=102.0)
-        await eventually(lambda: every.unread == 5)
-        values = read_now(every)
-        opened, ended = values[1], values[2]
-        assert values == [first, opened, ended, missed, after]
+        await eventually(lambda: read_now(latest)[-1:] == [after])
+        assert every.unread == 1, "the live one waits for the one that was lost"
+        exchange.answer_rest()
+        await eventually(lambda: every.unread == 4)
+        by_rest = msgspec.structs.replace(missed, source="rest")
+        assert read_now(every) == [first, by_rest, newest, after]
+        await eventually(lambda: router.status().counters["gaps_closed"] == 1)
+        assert every.unread == latest.unread == 0
+
+
+async def test_where_the_history_cannot_be_had_readers_learn_of_the_gap_after_two_seconds(
+    open_router: OpenRouter,
+    exchange: FakeExchange,
+    wall: SteeredClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    wall.run()
+    async with open_router(Impatient(0.5)) as router:
+        first = exchange.trade()
+        every, latest = stream(router, TRADE), stream(router, TRADE, policy="latest")
+        await confirmed(every, latest)
+        exchange.cut()
+        await eventually(lambda: every.state == "stale")
+        missed, newest = exchange.trade(price=101.0), exchange.trade(price=101.5)
+        exchange.hold_rest()
+        await confirmed(every)
+        after = exchange.trade(price=102.0)
+        back_s = wall.monotonic()
+        assert read_now(every) == [first]
+        await eventually(lambda: every.unread)
+        assert wall.monotonic() - back_s == pytest.approx(HOLD_S, abs=0.1)
+        opened, *live = read_now(every)
         assert isinstance(opened, Gap)
-        assert isinstance(ended, Gap)
-        assert (opened.state, ended.state) == ("open", "unfillable")
-        assert opened.start == ended.start == first.exchange_time
-        assert ended.end >= opened.end
+        assert (opened.state, opened.start, opened.reason) == (
+            "open",
+            first.exchange_time,
+            "cut off",
+        )
+        assert opened.start < missed.exchange_time < opened.end
+        assert live == [newest, after], "the newest one came as a snapshot"
+        exchange.answer_rest()
+        await eventually(lambda: every.unread == 2)
+        late, closed = read_now(every)
+        assert late == msgspec.structs.replace(missed, source="rest", late=True)
+        assert isinstance(closed, Gap)
+        assert (closed.state, closed.start) == ("closed", opened.start)
         assert not any(isinstance(value, Gap) for value in read_now(latest))
 
 
-async def test_a_gap_is_told_once_however_many_attempts_the_reconnect_takes(
-    open_router: OpenRouter, exchange: FakeExchange, caplog: pytest.LogCaptureFixture
+async def test_a_break_is_one_gap_however_many_attempts_the_reconnect_takes(
+    open_router: OpenRouter,
+    exchange: FakeExchange,
+    wall: SteeredClock,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    exchange.trade()
-    async with open_router() as router:
+    wall.run()
+    trades = [exchange.trade()]
+    async with open_router(Impatient(0.1)) as router:
         reader = stream(router, TRADE)
         await confirmed(reader)
-        exchange.refuse_connect(2)
-        exchange.cut()
-        await eventually(lambda: len(exchange.sockets) == 2 and reader.state == "confirmed")
-        gaps = [value.state for value in read_now(reader) if isinstance(value, Gap)]
-        assert gaps == ["open", "unfillable"]
+        for _ in range(3):
+            exchange.refuse_connect(1)
+            exchange.cut()
+            await eventually(lambda: reader.state == "stale")
+            trades.append(exchange.trade())
+        await confirmed(reader)
+        await eventually(lambda: router.status().counters["gaps_closed"] == 1)
+        assert [trade.sequential_id for trade in read_now(reader)] == [
+            trade.sequential_id for trade in trades
+        ]
+        assert router.status().counters["gaps_opened"] == 1
 
 
-async def test_a_reader_opened_during_an_outage_is_told_of_no_gap(
-    open_router: OpenRouter, exchange: FakeExchange, caplog: pytest.LogCaptureFixture
+async def test_a_reader_opened_during_an_outage_is_owed_what_happens_from_then_on(
+    open_router: OpenRouter,
+    exchange: FakeExchange,
+    wall: SteeredClock,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    exchange.trade()
-    async with open_router(Impatient(0.1)) as router:
+    wall.run()
+    first = exchange.trade()
+    async with open_router(Impatient(0.5)) as router:
         before = stream(router, TRADE)
         await confirmed(before)
         exchange.cut()
         await eventually(lambda: before.state == "stale")
+        earlier = exchange.trade()
+        await asyncio.sleep(0.1)
         during = stream(router, TRADE)
-        exchange.trade()
+        later = exchange.trade()
         await confirmed(before, during)
-        assert [type(value) for value in read_now(before)] == [Trade, Gap, Gap, Trade]
-        assert [type(value) for value in read_now(during)] == [Trade]
+        await eventually(lambda: router.status().counters["gaps_closed"] == 1)
+        ids = [[trade.sequential_id for trade in read_now(one)] for one in (before, during)]
+        assert ids == [
+            [first.sequential_id, earlier.sequential_id, later.sequential_id],
+            [later.sequential_id],
+        ]
 
 
-async def test_a_trade_is_delivered_once_though_snapshots_repeat_it(
-    open_router: OpenRouter, exchange: FakeExchange, caplog: pytest.LogCaptureFixture
+async def test_a_trade_is_delivered_once_though_snapshots_and_history_repeat_it(
+    open_router: OpenRouter,
+    exchange: FakeExchange,
+    wall: SteeredClock,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    wall.run()
     async with open_router() as router:
         trades = [exchange.trade()]
         reader = stream(router, TRADE)
@@ -317,9 +383,9 @@ async def test_a_trade_is_delivered_once_though_snapshots_repeat_it(
         exchange.cut()
         await eventually(lambda: len(exchange.sockets) == 2 and reader.state == "confirmed")
         trades.append(exchange.trade())
-        await eventually(lambda: reader.unread == 5)
-        read = [value for value in read_now(reader) if isinstance(value, Trade)]
-        assert read == trades
+        await eventually(lambda: router.status().counters["gaps_closed"] == 1)
+        assert exchange.rest_calls["trades"]
+        assert read_now(reader) == trades
         assert other.state == "pending"
 
 
@@ -337,20 +403,22 @@ async def test_a_late_trade_is_delivered_and_flagged(
         assert [trade.late for trade in read_now(reader)] == [False, True, False]
 
 
-async def test_a_trade_from_the_future_is_refused_and_makes_no_other_late(
+async def test_a_trade_from_the_future_is_stamped_anew_and_makes_no_other_late(
     open_router: OpenRouter, exchange: FakeExchange, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with open_router() as router:
         exchange.trade()
         reader = stream(router, TRADE)
         await confirmed(reader)
-        exchange.trade(at_ms=exchange.clock.now_ms() + 3_600_000)
-        good = exchange.trade()
-        await eventually(lambda: reader.unread == 2)
-        assert read_now(reader)[1] == good
+        exchange.clock.advance(1)
+        now = utc_datetime(exchange.clock.now_ms())
+        wild = exchange.trade(at_ms=exchange.clock.now_ms() + 3_600_000)
+        good = exchange.trade(at_ms=exchange.clock.now_ms() - 500)
+        await eventually(lambda: reader.unread == 3)
+        assert read_now(reader)[1:] == [msgspec.structs.replace(wild, exchange_time=now), good]
 
 
-async def test_tickers_from_the_future_are_refused_and_logged_once(
+async def test_tickers_from_the_future_are_stamped_anew_and_logged_once(
     open_router: OpenRouter, exchange: FakeExchange, caplog: pytest.LogCaptureFixture
 ) -> None:
     exchange.quote(make_ticker(BTC, 1.0))
@@ -359,12 +427,14 @@ async def test_tickers_from_the_future_are_refused_and_logged_once(
         await confirmed(reader)
         for price in range(50):
             exchange.quote(make_ticker(BTC, price, AUTUMN_2025_MS + 3_600_000))
-        exchange.quote(make_ticker(BTC, 2.0))
-        await eventually(lambda: reader.unread == 2)
-        assert [ticker.price for ticker in read_now(reader)] == [1.0, 2.0]
+        exchange.quote(make_ticker(BTC, 50.0))
+        await eventually(lambda: reader.unread == 52)
+        tickers = read_now(reader)
+    assert [ticker.price for ticker in tickers] == [1.0, *range(51)]
+    assert {ticker.exchange_time for ticker in tickers} == {utc_datetime(AUTUMN_2025_MS)}
     warnings = [record for record in caplog.records if record.levelname == "WARNING"]
     assert len(warnings) == 1
-    assert "in the future was refused" in warnings[0].message
+    assert "stamped 1:00:00 in the future: replaced" in warnings[0].message
 
 
 async def test_tickers_never_go_back_in_time(
@@ -403,7 +473,7 @@ async def test_an_outage_that_nobody_reads_through_is_no_outage(
     exchange.refuse_connect(1)
     async with open_router(Impatient(0.02)) as router:
         reader = stream(router, TICKER)
-        await eventually(lambda: router.connection == "offline")
+        await eventually(lambda: router.connection == "reconnecting")
         reader.close()
         await eventually(lambda: router.connection == "idle")
         assert router.status().health == "healthy"
@@ -474,46 +544,63 @@ async def test_a_frame_of_a_replaced_subscription_confirms_nothing(
         await eventually(lambda: len(exchange.socket.messages) == 3)
         exchange.socket.send(make_trade(BTC, AUTUMN_2025_MS, 78))
         exchange.quote(make_ticker(BTC, 2.0))
-        await eventually(lambda: keeper.unread == 3)
+        await eventually(lambda: keeper.unread == 2)
         assert second.state == "pending"
         exchange.socket.send(make_trade(BTC, AUTUMN_2025_MS, 79), snapshot=True)
         await confirmed(second)
 
 
-async def test_a_market_without_any_trade_yet_is_confirmed_by_its_first(
-    open_router: OpenRouter,
-    exchange: FakeExchange,
-    wall: SteeredClock,
-    monkeypatch: pytest.MonkeyPatch,
+async def test_a_value_of_a_replaced_subscription_is_not_taken_for_a_live_one(
+    open_router: OpenRouter, exchange: FakeExchange
 ) -> None:
-    real, ahead = wall.monotonic, [0.0]
-    monkeypatch.setattr(wall, "monotonic", lambda: real() + ahead[0])
+    exchange.quote(make_ticker(BTC, 1.0))
+    exchange.quote(make_ticker(XRP, 1.0))
+    async with open_router() as router:
+        keeper, first = stream(router, TICKER, BTC), stream(router, TICKER, XRP)
+        await confirmed(keeper, first)
+        first.close()
+        await eventually(lambda: len(exchange.socket.messages) == 2)
+        exchange.mute = True
+        second = stream(router, TICKER, XRP)
+        await eventually(lambda: len(exchange.socket.messages) == 3)
+        exchange.socket.send(make_ticker(XRP, 2.0, AUTUMN_2025_MS + 1))
+        await eventually(lambda: fresh_ticker(router, exchange, XRP).price == 2.0)
+        assert second.state == "pending"
+        now = exchange.clock.monotonic() + 100.0
+        router._hub._cache.alive(now)
+        assert router.peek(TICKER, BTC, None, None, None, None, 5.0, now) is not None
+        assert router.peek(TICKER, XRP, None, None, None, None, 5.0, now) is None
+
+
+async def test_a_market_without_any_trade_yet_is_confirmed_by_its_first(
+    open_router: OpenRouter, exchange: FakeExchange
+) -> None:
     async with open_router() as router:
         reader = stream(router, TRADE)
         await eventually(lambda: exchange.subscribed)
-        ahead[0] += 10.0
+        await asyncio.sleep(SNAPSHOT_S)
         trade = exchange.trade()
         assert await anext(reader) == trade
         assert reader.state == "confirmed"
 
 
 async def test_an_unwatched_ticker_is_not_taken_for_a_live_one(
-    open_router: OpenRouter, exchange: FakeExchange, monkeypatch: pytest.MonkeyPatch
+    open_router: OpenRouter, exchange: FakeExchange
 ) -> None:
     exchange.quote(make_ticker(BTC, 1.0))
     exchange.quote(make_ticker(XRP, 1.0))
     async with open_router() as router:
-        keeper, reader = stream(router, TICKER, XRP), stream(router, TICKER, BTC)
+        keeper, reader = stream(router, TICKER, BTC), stream(router, TICKER, XRP)
         await confirmed(keeper, reader)
         reader.close()
         # Until the subscription is replaced the exchange goes on sending: it still counts.
-        exchange.quote(make_ticker(BTC, 2.0, AUTUMN_2025_MS + 1))
-        await eventually(lambda: fresh_ticker(router, exchange).price == 2.0)
+        exchange.quote(make_ticker(XRP, 2.0, AUTUMN_2025_MS + 1))
+        await eventually(lambda: fresh_ticker(router, exchange, XRP).price == 2.0)
         await eventually(lambda: len(exchange.socket.messages) == 2)
         now = exchange.clock.monotonic() + 100.0
         router._hub._cache.alive(now)
-        assert router.peek(TICKER, XRP, None, None, None, None, 5.0, now) is not None
-        assert router.peek(TICKER, BTC, None, None, None, None, 5.0, now) is None
+        assert router.peek(TICKER, BTC, None, None, None, None, 5.0, now) is not None
+        assert router.peek(TICKER, XRP, None, None, None, None, 5.0, now) is None
 
 
 @pytest.mark.parametrize("mark", [None, "simulator-2"])
@@ -526,7 +613,7 @@ async def test_another_exchange_at_the_other_end_is_tried_again_slowly(
     exchange.refuse_connect(9, StorageOriginError(f"the exchange answers as {mark}"))
     async with open_router() as router:
         reader = stream(router, TICKER)
-        await eventually(lambda: router.connection == "offline")
+        await eventually(lambda: router.connection == "reconnecting")
         await asyncio.sleep(0.05)
         assert len(exchange.connected_at) == 1
         assert reader.state == "pending"
@@ -607,6 +694,53 @@ async def test_closing_before_the_first_turn_of_the_loop_ends_readers_too(
                 await anext(reader)
             with pytest.raises(ClosedError):
                 await anext(candles)
+
+
+@pytest.mark.parametrize(
+    "moment", ["backoff", "handshake", "subscription", "fill", "hold", "polling", "block"]
+)
+async def test_closing_in_the_middle_of_anything_ends_readers_and_leaves_nothing_behind(
+    open_router: OpenRouter,
+    exchange: FakeExchange,
+    wall: SteeredClock,
+    caplog: pytest.LogCaptureFixture,
+    moment: str,
+) -> None:
+    wall.run()
+    exchange.quote(make_ticker(BTC, 1.0))
+    exchange.trade()
+    async with open_router(Impatient(0.5)) as router:
+        every, latest = stream(router, TRADE), stream(router, TICKER, policy="latest")
+        await confirmed(every, latest)
+        exchange.mute = moment == "subscription"
+        if moment in ("fill", "hold"):
+            exchange.hold_rest()
+        if moment == "block":
+            error = RateLimitedError("418", blocked=True, retry_after_s=60.0)
+            exchange.refuse_connect(1, error)
+        elif moment in ("backoff", "polling"):
+            exchange.refuse_connect(1_000)
+        exchange.cut()
+        reached = {
+            "backoff": lambda: router.connection == "reconnecting",
+            "handshake": lambda: len(exchange.connected_at) == 2,
+            "subscription": lambda: len(exchange.sockets) == 2 and exchange.subscribed,
+            "fill": lambda: exchange.rest_waiting == 1,
+            "hold": lambda: any(isinstance(value, Gap) for value in every._all),
+            "polling": lambda: exchange.rest_calls["ticker"] > 1,
+            "block": lambda: router.connection == "blocked",
+        }
+        await eventually(reached[moment])
+        await router.stop()
+        assert router.connection == "closed"
+        assert not any(socket.open for socket in exchange.sockets)
+        for reader in (every, latest):
+            read_now(reader)
+            with pytest.raises(ClosedError):
+                await anext(reader)
+        assert running(router) == set()
+        exchange.answer_rest()
+        await asyncio.sleep(5)  # no timer is left that would still do something
 
 
 @pytest.mark.parametrize("turns", range(8))

@@ -424,6 +424,19 @@ async def test_candle_frames_have_the_recorded_fields(simulator: Simulator) -> N
     )
 
 
+async def test_the_snapshot_of_a_ticker_is_stamped_as_by_rest(
+    simulator: Simulator, caller: Caller, clock: ManualClock
+) -> None:
+    clock.advance(45)
+    symbols = ["KRW-BTC", "BTC-SC"]
+    async with stream(simulator) as client:
+        await client.ask({"type": "ticker", "codes": symbols})
+        streamed = {frame["code"]: frame["timestamp"] for frame in await client.frames(2)}
+    rows = await caller.rows("/ticker", markets=",".join(symbols))
+    assert streamed == {row["market"]: row["timestamp"] for row in rows}
+    assert streamed["BTC-SC"] < clock.now_ms() - 1_000
+
+
 async def test_candles_are_what_rest_says(
     simulator: Simulator, caller: Caller, clock: ManualClock
 ) -> None:

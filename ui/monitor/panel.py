@@ -228,6 +228,7 @@ class MonitorPanel(QWidget):
             connection = {
                 "live": self.tr("live"),
                 "connecting": self.tr("connecting"),
+                "polling": self.tr("polled by REST"),
                 "offline": self.tr("offline"),
             }.get(status.connection, status.connection)
             self._origin_values[0].setText(connection)

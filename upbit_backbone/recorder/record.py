@@ -20,7 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from yarl import URL
 
-from upbit_backbone.clock import MINUTE_MS, Clock, ExchangeClock, epoch_ms
+from upbit_backbone.clock import MINUTE_MS, Clock, ExchangeClock, Moment, epoch_ms
 from upbit_backbone.errors import (
     InvalidRequestError,
     ProtocolError,
@@ -339,7 +339,7 @@ class Recorder:
     async def _get(self, session: ClientSession, target: str) -> RestAnswer | RestFailure:
         """Ask once; no compression, so that the body is the wire's."""
         url = URL(self._source.rest_url.rstrip("/") + target, encoded=True)
-        sent_ms = self._clock.now_ms()
+        sent = self._exchange_clock.moment()
         try:
             async with session.get(
                 url,
@@ -347,7 +347,7 @@ class Recorder:
                 allow_redirects=False,
                 headers={hdrs.ACCEPT_ENCODING: "identity"},
             ) as response:
-                received_ms = self._clock.now_ms()
+                received = self._exchange_clock.moment()
                 body = await _whole(response)
         except TimeoutError:
             return RestFailure(*self._now(), target, f"{url.authority} did not answer in time")
@@ -360,17 +360,15 @@ class Recorder:
         if response.status < 500:
             # Whatever stands before an exchange that is down carries no mark of it.
             self._source.origin.observe(response.headers.get(MARK_HEADER))
-        self._observe_date(response.headers.get(hdrs.DATE), sent_ms, received_ms)
+        self._observe_date(response.headers.get(hdrs.DATE), sent, received)
         headers = _headers(response.headers.items())
         return RestAnswer(*self._now(), target, response.status, headers, body)
 
-    def _observe_date(self, date: str | None, sent_ms: int, received_ms: int) -> None:
+    def _observe_date(self, date: str | None, sent: Moment, received: Moment) -> None:
         with suppress(ValueError):
             moment = parsedate_to_datetime(date or "")
             if moment.tzinfo is not None:
-                self._exchange_clock.observe_date(
-                    epoch_ms(moment), sent_ms=sent_ms, received_ms=received_ms
-                )
+                self._exchange_clock.observe_date(epoch_ms(moment), sent=sent, received=received)
 
     # Stream
 

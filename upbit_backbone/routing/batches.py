@@ -16,6 +16,8 @@ from upbit_backbone.errors import (
     BackboneError,
     ClosedError,
     DataUnavailableError,
+    ProtocolError,
+    TransportError,
     UnknownSymbolError,
 )
 from upbit_backbone.protocol import Priority
@@ -95,7 +97,8 @@ class Batches(Generic[Held]):
     def _ask(self, codes: Sequence[str], priority: Priority) -> None:
         free = []
         for code in dict.fromkeys(codes):
-            if (flight := self._flights.get(code)) is not None:
+            flight = self._flights.get(code)
+            if flight is not None and not flight.ticket.too_late_for(priority):
                 flight.ticket.raise_to(priority)
                 self.joined += 1
             else:
@@ -135,17 +138,16 @@ class Batches(Generic[Held]):
     async def _fly(self, flight: _Flight) -> None:
         try:
             values = await self._send(flight.codes, flight.ticket)
-        except (UnknownSymbolError, DataUnavailableError) as error:
-            self._landed(flight)
+        except (UnknownSymbolError, DataUnavailableError, ProtocolError) as error:
+            own = self._landed(flight)
             if len(flight.codes) > 1:
-                half = len(flight.codes) // 2
-                for codes in (flight.codes[:half], flight.codes[half:]):
+                half = -(-len(own) // 2)
+                for codes in filter(None, (own[:half], own[half:])):
                     self._launch(codes, Ticket(flight.ticket.priority))
             else:
-                self._fail(flight.codes, error)
+                self._fail(own, error)
         except BackboneError as error:
-            self._landed(flight)
-            self._fail(flight.codes, error)
+            self._fail(self._landed(flight), error)
         else:
             self._landed(flight)
             lacking = dict.fromkeys(flight.codes)
@@ -153,16 +155,24 @@ class Batches(Generic[Held]):
                 lacking.pop(value.symbol, None)
                 for call in tuple(self._calls.get(value.symbol, ())):
                     call.take(value)
-            if lacking:
-                # An answer for a whole quote asset leaves out who has none: they are named.
-                self._launch(tuple(lacking), Ticket(flight.ticket.priority))
+            for code in lacking:
+                # An answer for a whole quote asset leaves out who has none.
+                self._fail([code], DataUnavailableError(f"{code}: the exchange has none of it now"))
 
-    def _landed(self, flight: _Flight) -> None:
-        for code in flight.codes:
-            if self._flights.get(code) is flight:
-                del self._flights[code]
-        if flight.task is not None and flight.task.cancelled():
-            self._fail(flight.codes, ClosedError("the request ended because the service closes"))
+    def _landed(self, flight: _Flight) -> tuple[str, ...]:
+        """End a flight. Returns the codes that no other flight was sent for meanwhile."""
+        own = tuple(code for code in flight.codes if self._flights.get(code) is flight)
+        for code in own:
+            del self._flights[code]
+        task = flight.task
+        if task is None or not task.done():
+            return own
+        if task.cancelled():
+            self._fail(own, ClosedError("the request ended because the service closes"))
+        elif (error := task.exception()) is not None:
+            # A fault of ours must not leave anybody waiting for ever.
+            self._fail(own, TransportError(f"an unexpected error: {error!r}; try again"))
+        return own
 
     def _fail(self, codes: Iterable[str], error: BackboneError) -> None:
         for code in codes:

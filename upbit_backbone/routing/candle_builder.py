@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from upbit_backbone.clock import epoch_ms, utc_datetime
@@ -27,6 +28,13 @@ class _Forming:
     value: float
     first_trade_ms: int
     last_trade_ms: int
+
+    def is_like(self, other: _Forming) -> bool:
+        """Whether the candle is the same, but for the order in which volumes were added."""
+        prices = (self.open, self.high, self.low, self.close)
+        if prices != (other.open, other.high, other.low, other.close):
+            return False
+        return math.isclose(self.volume, other.volume, rel_tol=1e-9)
 
     def add(self, trade: Trade, trade_ms: int) -> None:
         self.high = max(self.high, trade.price)
@@ -88,6 +96,50 @@ class CandleBuilder:
         )
         self._forming[forming.open_ms] = forming
         return [self._candle(forming, "forming")]
+
+    def correct(
+        self, page: CandleSeries, stamp_ms: int | None, since: Iterable[Trade]
+    ) -> list[Candle]:
+        """Take the candle that was seeded as it was read later; returns it if it has changed.
+
+        Args:
+            page: Its newest row is that candle, or an older one.
+            stamp_ms: When the last trade in it was stored.
+            since: All trades since the first reading was asked for, as they were counted.
+        """
+        if not len(page) or stamp_ms is None:
+            return []
+        row, open_ms = page[-1], int(page.time[-1])
+        counted_to_ms = min(stamp_ms, self._timeframe.next_ms(open_ms) - 1)
+        whole = _Forming(
+            open_ms,
+            row.open,
+            row.high,
+            row.low,
+            row.close,
+            row.volume,
+            row.value,
+            open_ms,
+            counted_to_ms,
+        )
+        for trade in since:
+            at_ms = epoch_ms(trade.exchange_time)
+            if at_ms > counted_to_ms and self._timeframe.floor_ms(at_ms) == open_ms:
+                whole.add(trade, at_ms)
+        # What is read back later lies in it already.
+        self._counted_to_ms = max(self._counted_to_ms, counted_to_ms)
+        if self._closed is not None and self._closed.open_ms == open_ms:
+            if whole.is_like(self._closed):
+                return []
+            self._closed = whole
+            return [self._candle(whole, "revised")]
+        held = self._forming.get(open_ms)
+        if open_ms < self._whole_from_ms or (held is not None and whole.is_like(held)):
+            return []
+        if held is None and self._closed is not None and open_ms < self._closed.open_ms:
+            return []  # it was over, and another after it
+        self._forming[open_ms] = whole
+        return [self._candle(whole, "forming")]
 
     def begin_next(self, now_ms: int) -> None:
         """Begin with the candle after the one at `now_ms`: all of it will be seen."""

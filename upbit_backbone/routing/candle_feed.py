@@ -3,33 +3,60 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 from upbit_backbone.clock import Clock
 from upbit_backbone.errors import BackboneError, ClosedError, RateLimitedError, TransportError
-from upbit_backbone.models import CandleSeries, Gap
+from upbit_backbone.models import CLOSE_GRACE_MS, CandleSeries, Gap, Trade
 from upbit_backbone.routing.candle_builder import CandleBuilder
 from upbit_backbone.routing.reader import Reader
 
-LOOK_AGAIN_S = 1.0
+logger = logging.getLogger(__name__)
+
+LOOK_AGAIN_S = 0.5
 """Longest wait for a candle's end: the wall clock may be set meanwhile, and qasync keeps the
 timer of a cancelled wait (one a trade) until it fires, in at most 24 days (32 bits of ms)."""
 SEED_AGAIN_S = 5.0
 """A day's candle must not wait for tomorrow because one request failed."""
-ReadPage = Callable[[], Awaitable[tuple[CandleSeries, int | None]]]
+READ_AGAIN_S = 2.5
+"""After the seed: by then REST knows all trades from before the stream was in force."""
+ReadPage = Callable[[int], Awaitable[tuple[CandleSeries, int | None]]]
+"""Reads the candle of a moment, or the newest one before it."""
 
 
 class CandleFeed:
     """Feeds one reader of candles from one reader of trades."""
 
     def __init__(
-        self, out: Reader, trades: Reader, builder: CandleBuilder, read_page: ReadPage, clock: Clock
+        self,
+        out: Reader,
+        trades: Reader,
+        builder: CandleBuilder,
+        read_page: ReadPage,
+        complete_to_ms: Callable[[], int],
+        clock: Clock,
     ) -> None:
+        """Take both readers.
+
+        Args:
+            out: Reads candles.
+            trades: Reads all trades of the symbol.
+            builder: Makes candles of them.
+            read_page: Reads the forming candle by REST.
+            complete_to_ms: Up to when all trades were delivered: no later candle may close.
+            clock: The exchange's time.
+        """
         self._out = out
         self._trades = trades
         self._builder = builder
         self._read_page = read_page
+        self._complete_to_ms = complete_to_ms
         self._clock = clock
+        self._recent: list[Trade] = []
+        """Trades since the seed was read, until it is read again."""
+        self._seeded_ms = 0
+        self._again_s: float | None = None
 
     async def run(self) -> None:
         """Work until the candles' reader or the trades' stream ends."""
@@ -57,8 +84,10 @@ class CandleFeed:
             return True
         # All trades since then are read after the page.
         asked_ms = self._clock.now_ms()
+        self._recent.clear()
+        self._again_s = None
         try:
-            page, stamp_ms = await self._read_page()
+            page, stamp_ms = await self._read_page(asked_ms)
         except BackboneError as error:
             self._out.mark(
                 "confirmed", f"from the next candle on: the forming one was not read ({error})"
@@ -66,8 +95,28 @@ class CandleFeed:
             return not isinstance(error, TransportError | RateLimitedError)
         for candle in self._builder.seed(page, stamp_ms, asked_ms):
             self._out.push(candle)
+        self._seeded_ms, self._again_s = asked_ms, self._clock.monotonic() + READ_AGAIN_S
         self._out.mark("confirmed")
         return True
+
+    async def _seed_again(self) -> None:
+        """Read the same candle once more: REST lags, and the trades of its last seconds before
+        the stream was in force may not have been in it."""
+        self._again_s = None
+        try:
+            page, stamp_ms = await self._read_page(self._seeded_ms)
+        except BackboneError as error:
+            logger.info("a candle was not read a second time: %s", error)
+        else:
+            for candle in self._builder.correct(page, stamp_ms, self._recent):
+                self._out.push(candle)
+        self._recent.clear()
+
+    def _tell_state(self) -> None:
+        """Candles are as stale as their trades."""
+        state = self._trades.state
+        if state in ("confirmed", "stale") and state != self._out.state != "closed":
+            self._out.mark(state, self._trades.reason)
 
     async def _follow(self, at_most_s: float | None) -> bool:
         """Build candles for a time (False), or until trades may be missed or nobody reads."""
@@ -80,7 +129,12 @@ class CandleFeed:
             wait_s = None
             # What has arrived is counted before the clock closes its candle.
             if not self._trades.unread:
-                now_ms = self._clock.now_ms()
+                self._tell_state()
+                if self._again_s is not None and self._clock.monotonic() >= self._again_s:
+                    await self._seed_again()
+                    continue
+                # While trades may be missing no candle is over: the last one may be among them.
+                now_ms = min(self._clock.now_ms(), self._complete_to_ms() + CLOSE_GRACE_MS)
                 for candle in self._builder.close_due(now_ms):
                     self._out.push(candle)
                 due_s = (self._builder.next_close_ms(now_ms) - now_ms) / 1_000
@@ -101,6 +155,8 @@ class CandleFeed:
                 self._builder.interrupt()
                 self._out.mark("stale", value.reason)
                 break
+            if self._again_s is not None:
+                self._recent.append(value)
             for candle in self._builder.add(value):
                 self._out.push(candle)
         return True

@@ -11,6 +11,7 @@ import msgspec
 
 from upbit_backbone.clock import Clock, utc_datetime
 from upbit_backbone.errors import RateLimitedError
+from upbit_backbone.routing.shared_budget import SharedBudget
 
 logger = logging.getLogger(__name__)
 
@@ -33,12 +34,15 @@ class Circuit:
     Args:
         clock: The exchange's time.
         file: Where the end of a block is kept; None: nowhere.
+        budget: What all programs of this user on this machine share: a block holds for all.
     """
 
-    def __init__(self, clock: Clock, file: Path | None) -> None:
+    def __init__(self, clock: Clock, file: Path | None, budget: SharedBudget | None = None) -> None:
         self._clock = clock
         self._file = file
-        self._until_s = float("-inf")
+        self._budget = budget
+        self._until_s = self._opened_s = float("-inf")
+        self._noting = asyncio.Lock()
         self._unnamed = 0
         self.blocks = 0
         """How often the exchange blocked this address since the start."""
@@ -46,7 +50,8 @@ class Circuit:
     @property
     def left_s(self) -> float:
         """Seconds until requests may be sent; 0.0: now."""
-        return max(0.0, self._until_s - self._clock.monotonic())
+        told_s = 0.0 if self._budget is None else self._budget.ban_left_s
+        return max(told_s, self._until_s - self._clock.monotonic(), 0.0)
 
     def check(self) -> None:
         """Refuse a request while the exchange blocks this address.
@@ -71,31 +76,45 @@ class Circuit:
             seconds: How long, by its message; None: it did not say. Then a minute is assumed,
                 and twice as long each time, until a request is answered again.
         """
+        if seconds is None and self.left_s > 0:
+            return  # another request of those that were under way when it began
         if seconds is None:
             seconds = FIRST_UNNAMED_S * 2**self._unnamed
             self._unnamed += 1
         seconds = min(seconds, LONGEST_S)
-        self._until_s = max(self._until_s, self._clock.monotonic() + seconds)
-        self.blocks += 1
+        now = self._clock.monotonic()
+        self.blocks += self.left_s == 0
+        self._until_s, self._opened_s = max(self._until_s, now + seconds), now
         logger.warning("the exchange blocks this address for %.0f s (418)", self.left_s)
 
-    def answered(self) -> None:
-        """A request was answered: no block is in force."""
-        self._unnamed = 0
+    def answered(self, sent_s: float) -> None:
+        """A request sent at `sent_s` was answered: then no block was in force."""
+        if sent_s > self._opened_s:
+            self._unnamed = 0
+
+    async def look(self) -> None:
+        """Learn of a block that another program was told of."""
+        if self._budget is not None:
+            await self._budget.look()
 
     async def note(self) -> None:
-        """Keep the end of the block for a later start; a file that cannot be written is no
-        reason to stop."""
+        """Keep the end of the block for a later start, and tell the other programs; a file
+        that cannot be written is no reason to stop."""
+        if self._budget is not None:
+            await self._budget.note_ban(self.left_s)
         if self._file is None:
             return
         noted = _Noted(self._clock.now_ms() + round(self.left_s * 1_000))
         try:
-            await asyncio.to_thread(_write, self._file, msgspec.json.encode(noted))
+            async with self._noting:
+                await asyncio.to_thread(_write, self._file, msgspec.json.encode(noted))
         except OSError as error:
             logger.warning("the end of the block was not kept in %s: %s", self._file, error)
 
     async def recall(self) -> None:
-        """Take up a block that was noted by an earlier start, if it is not over."""
+        """Take up a block that was noted by an earlier start or another program, if it is not
+        over."""
+        await self.look()
         if self._file is None:
             return
         try:

@@ -11,14 +11,71 @@ import msgspec
 from upbit_backbone.models import CandleSeries, Market, Orderbook, Ticker, Timeframe, Trade
 
 RateGroup = Literal["market", "candles", "trades", "ticker", "orderbook"]
-StreamKind = Literal["ticker", "trade", "orderbook"]
+StreamKind = Literal[
+    "ticker",
+    "trade",
+    "orderbook",
+    "candle.1s",
+    "candle.1m",
+    "candle.3m",
+    "candle.5m",
+    "candle.10m",
+    "candle.15m",
+    "candle.30m",
+    "candle.60m",
+    "candle.240m",
+]
+CANDLE_KINDS: Mapping[Timeframe, StreamKind] = {
+    Timeframe.S1: "candle.1s",
+    Timeframe.M1: "candle.1m",
+    Timeframe.M3: "candle.3m",
+    Timeframe.M5: "candle.5m",
+    Timeframe.M10: "candle.10m",
+    Timeframe.M15: "candle.15m",
+    Timeframe.M30: "candle.30m",
+    Timeframe.H1: "candle.60m",
+    Timeframe.H4: "candle.240m",
+}
+"""The candles that are streamed; longer ones are not."""
+
+
+MAX_AHEAD_S = 60.0
+"""A stamp further ahead of the exchange's clock is a fault of the sender."""
 
 
 class StreamEvent(msgspec.Struct, frozen=True):
     """One value from the socket; a snapshot confirms that its subscription is in force."""
 
-    value: Ticker | Trade | Orderbook
+    value: Ticker | Trade | Orderbook | CandleSeries
+    """Of candles a single one, newest state: it is sent again whenever it changed, never a last
+    time when it ends."""
     snapshot: bool
+    stamp_ms: int | None = None
+    """When the exchange made the message, epoch milliseconds, as far as it says."""
+
+    @property
+    def kind(self) -> StreamKind:
+        """The stream that it belongs to."""
+        value = self.value
+        if isinstance(value, CandleSeries):
+            return CANDLE_KINDS[value.timeframe]
+        return _KINDS[type(value)]
+
+
+_KINDS: Mapping[type[Ticker | Trade | Orderbook], StreamKind] = {
+    Ticker: "ticker",
+    Trade: "trade",
+    Orderbook: "orderbook",
+}
+
+
+class Garbled(msgspec.Struct, frozen=True):
+    """A frame that was not understood: what it told is lost."""
+
+    reason: str
+    kind: StreamKind | None = None
+    """Of the stream it belongs to, as far as it can be told; its `symbol` likewise."""
+    symbol: str | None = None
 
 
 class ExchangeSocket(Protocol):
@@ -32,12 +89,12 @@ class ExchangeSocket(Protocol):
         """
         ...
 
-    def events(self) -> AsyncIterator[StreamEvent]:
-        """Values as they arrive, until the connection ends.
+    def events(self) -> AsyncIterator[StreamEvent | Garbled]:
+        """Values as they arrive, until the connection ends; one bad frame does not end it.
 
         Raises:
             TransportError: the connection was lost or the exchange refused the request.
-            ProtocolError: a frame was not understood.
+            ProtocolError: the exchange did not understand the request.
         """
         ...
 
@@ -61,6 +118,11 @@ class ExchangeAdapter(Protocol):
     a parameter), `DataUnavailableError` and `StorageOriginError` (another simulator's mark).
     Cancelling a call leaves nothing behind.
     """
+
+    @property
+    def reference(self) -> str:
+        """The symbol whose ticker always flows: where it does not, the connection is ill."""
+        ...
 
     async def markets(self) -> tuple[Market, ...]:
         """All listed markets, the exchange's order."""

@@ -46,7 +46,7 @@ class Flights:
             work: Sends the request with the ticket it is given.
         """
         flight = self._flights.get(key)
-        if flight is None or flight.task.done():
+        if flight is None or flight.task.done() or flight.ticket.too_late_for(priority):
             ticket = Ticket(priority)
             flight = _Flight(ticket, self._start(key, ticket, work))
             self._flights[key] = flight

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from upbit_backbone.errors import BackboneError, SlowConsumerError
 from upbit_backbone.models import Candle
-from upbit_backbone.protocol import Policy, SubscriptionState
+from upbit_backbone.protocol import Policy, Priority, SubscriptionState
 
 MAX_UNREAD = 10_000
 """Values a reader of all may leave unread; the busiest market recorded sends this in minutes."""
@@ -25,7 +25,13 @@ class Reader:
     one (of more than 64 unread the oldest is dropped). ``policy="all"`` keeps every value in order.
     """
 
-    def __init__(self, policy: Policy, on_close: Callable[[Reader], None]) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        on_close: Callable[[Reader], None],
+        priority: Priority = Priority.NORMAL,
+    ) -> None:
+        self.priority = priority
         self._policy = policy
         self._on_close = on_close
         self._state: SubscriptionState = "pending"
@@ -35,6 +41,8 @@ class Reader:
         self._error: BackboneError | None = None
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
+        self.begun = False
+        """It was given a value."""
 
     @property
     def policy(self) -> Policy:
@@ -57,13 +65,20 @@ class Reader:
         """Hand over a value; never waits."""
         if self._state == "closed":
             return
+        self.begun = True
+        # Where something is unread already its reader was woken for it.
         if self._policy == "latest":
-            key = value.open_time if isinstance(value, Candle) else getattr(value, "symbol", None)
-            # A value takes the place of the one it replaces: a busy symbol that went to the
-            # end each time would never be read by a slow reader.
-            self._latest[key] = value
-            if isinstance(value, Candle) and len(self._latest) > MAX_CONFLATED:
-                self._latest.popitem(last=False)
+            latest = self._latest
+            if not latest:
+                self._wake.set()
+            if isinstance(value, Candle):
+                latest[value.open_time] = value
+                if len(latest) > MAX_CONFLATED:
+                    latest.popitem(last=False)
+            else:
+                # A value takes the place of the one it replaces: a busy symbol that went to the
+                # end each time would never be read by a slow reader.
+                latest[value.symbol] = value
         elif len(self._all) >= MAX_UNREAD:
             self.fail(
                 SlowConsumerError(
@@ -71,10 +86,10 @@ class Reader:
                     ' faster, or take policy="latest"'
                 )
             )
-            return
         else:
+            if not self._all:
+                self._wake.set()
             self._all.append(value)
-        self._wake.set()
 
     def mark(self, state: SubscriptionState, reason: str = "") -> None:
         """Tell how the subscription stands now."""

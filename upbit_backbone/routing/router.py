@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
-from functools import partial
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple
 
 from upbit_backbone.clock import Clock, utc_datetime
 from upbit_backbone.errors import (
-    BackboneError,
     ClosedError,
-    DataUnavailableError,
     InvalidRequestError,
     RateLimitedError,
+    StaleDataError,
     TransportError,
-    UnknownSymbolError,
 )
-from upbit_backbone.models import (
-    CandleSeries,
-    Market,
-    Orderbook,
-    Source,
-    Ticker,
-    Timeframe,
-    Trade,
-)
+from upbit_backbone.models import CandleSeries, Gap, Market, Orderbook, Source, Ticker, Timeframe
 from upbit_backbone.protocol import (
-    MAX_DEPTH,
     MAX_PAGE_CANDLES,
     MAX_PAGE_TRADES,
     BackboneMetadata,
@@ -40,43 +30,52 @@ from upbit_backbone.protocol import (
     Priority,
     Subscription,
 )
-from upbit_backbone.routing.batches import Batches
 from upbit_backbone.routing.candle_builder import CandleBuilder
 from upbit_backbone.routing.candle_feed import CandleFeed
+from upbit_backbone.routing.channel_choice import Channel, ChannelChoice, Choice, Question
 from upbit_backbone.routing.circuit import Circuit
-from upbit_backbone.routing.exchange import ExchangeAdapter, RateGroup, StreamKind
-from upbit_backbone.routing.flights import Flights
-from upbit_backbone.routing.rate_limit import (
-    REQUESTS_PER_WINDOW,
-    WINDOW_S,
-    RateLimiter,
-    RateWindow,
-    Ticket,
-)
+from upbit_backbone.routing.exchange import CANDLE_KINDS, ExchangeAdapter, RateGroup, StreamKind
+from upbit_backbone.routing.failover import State, Transition
+from upbit_backbone.routing.interest import Interest
 from upbit_backbone.routing.reader import Reader
-from upbit_backbone.routing.realtime_cache import Held, RealtimeCache, trimmed
-from upbit_backbone.routing.stream_hub import Connection, StreamHub
+from upbit_backbone.routing.realtime_cache import RealtimeCache, trimmed
+from upbit_backbone.routing.rest_channel import RestChannel
+from upbit_backbone.routing.shared_budget import SharedBudget
+from upbit_backbone.routing.stream_hub import StreamHub
 from upbit_backbone.tasks import TaskOwner
 
-Result = TypeVar("Result")
-
-MARKETS_TTL_S = 600.0
-"""The exchange announces listings nowhere else; its own advice is to look from time to time."""
-ALL_TICKERS_FROM = 100
-"""Codes of one quote asset: from so many on the call for all of it is the smaller one."""
-_GROUPS: tuple[RateGroup, ...] = ("market", "candles", "trades", "ticker", "orderbook")
-_STREAMS: dict[DataType, StreamKind] = {
+SNAPSHOT_WITHIN_S = 3.0
+"""A snapshot that was not sent after this time will not be: the market has none, or is none."""
+FIRST_CONNECT_S = 0.5
+"""What opening a socket takes, where REST cannot answer and nobody has opened one yet."""
+_KINDS: dict[DataType, StreamKind] = {
     DataType.TICKER: "ticker",
     DataType.TRADE: "trade",
     DataType.ORDERBOOK: "orderbook",
 }
+_RATE_GROUPS: dict[DataType, RateGroup] = {
+    DataType.TICKER: "ticker",
+    DataType.TRADE: "trades",
+    DataType.ORDERBOOK: "orderbook",
+    DataType.CANDLE: "candles",
+}
+
+
+class _Answer(NamedTuple):
+    """What was found, and how."""
+
+    data: CandleSeries | tuple[Any, ...]
+    age_s: float | None
+    source: Source
+    reason: str
 
 
 class Router:
     """Layer 1. Chooses between realtime cache, REST and WebSocket; keeps the rate limits.
 
-    Never stores and never splits: a candle page above 200 rows is refused, for the exchange
-    would cut it without a word.
+    What is asked for often is streamed from then on. Where one channel cannot answer the other
+    does, as far as it can. Never stores and never splits: a candle page above 200 rows is
+    refused, for the exchange would cut it without a word.
     """
 
     def __init__(
@@ -87,44 +86,48 @@ class Router:
         rng: Random,
         critical_reserve: int,
         ban_file: Path | None = None,
+        budget: SharedBudget | None = None,
     ) -> None:
         """Build what it is made of; nothing is sent before `start`.
 
         Args:
             adapter: The exchange.
             clock: The exchange's time.
-            rng: Chance, for jitter.
+            rng: Chance, for jitter and for which channel is measured.
             critical_reserve: Grants of each window that only CRITICAL may take.
             ban_file: Where the end of a block by the exchange (418) is kept.
+            budget: What all programs of this user on this machine share; None: nothing.
         """
-        self._adapter = adapter
         self._clock = clock
         self._tasks = TaskOwner()
-        self._flights = Flights(self._tasks)
         self._cache = RealtimeCache(clock)
-        self._ticker_batches = Batches(self._tasks, self._send_tickers)
-        self._book_batches = Batches(self._tasks, self._send_books)
-        self._circuit = Circuit(clock, ban_file)
-        self._hub = StreamHub(adapter, self._cache, clock, rng, self._circuit)
-        self._limiters = {
-            group: RateLimiter(
-                RateWindow(
-                    limit=REQUESTS_PER_WINDOW,
-                    window_s=WINDOW_S,
-                    reserve=critical_reserve,
-                    even_low=True,
-                ),
-                clock,
-            )
-            for group in _GROUPS
-        }
-        self._markets: tuple[Market, ...] = ()
-        self._markets_until_s = float("-inf")
+        # `DataSource.peek`, without a call of its own.
+        self.peek = self._cache.peek_quote
+        self._budget = budget
+        self._circuit = Circuit(clock, ban_file, budget)
+        self._choice = ChannelChoice(rng=rng)
+        self._interest = Interest()
+        self._rest = RestChannel(
+            adapter,
+            cache=self._cache,
+            circuit=self._circuit,
+            tasks=self._tasks,
+            clock=clock,
+            critical_reserve=critical_reserve,
+            budget=budget,
+            on_answer=self._measure_rest,
+        )
+        self._hub = StreamHub(
+            adapter,
+            cache=self._cache,
+            rest=self._rest,
+            circuit=self._circuit,
+            interest=self._interest,
+            tasks=self._tasks,
+            clock=clock,
+            rng=rng,
+        )
         self._running = False
-        self._rest_failure: BackboneError | None = None
-        self._since_ms = clock.now_ms()
-        self._requests = 0
-        self._refusals = 0
 
     async def start(self) -> None:
         """Begin to work; the socket opens when somebody reads a stream."""
@@ -136,24 +139,8 @@ class Router:
         """End all streams and requests. May be called twice."""
         self._running = False
         await self._tasks.close()
-
-    def peek(
-        self,
-        data_type: DataType,
-        symbol: str,
-        timeframe: Timeframe | None,
-        start_ms: int | None,
-        end_ms: int | None,
-        count: int | None,
-        max_age_s: float,
-        now: float,
-    ) -> Any | None:
-        """The ticker or the whole order book of a symbol, when it is fresh enough."""
-        if data_type is DataType.TICKER:
-            return self._cache.peek(Ticker, symbol, max_age_s, now)
-        if data_type is DataType.ORDERBOOK:
-            return self._cache.peek(Orderbook, symbol, max_age_s, now)
-        return None
+        if self._budget is not None:
+            self._budget.close()
 
     def peek_age_s(
         self,
@@ -183,40 +170,51 @@ class Router:
         if not self._running:
             raise ClosedError("the routing layer is not running: start the service first")
         started = self._clock.monotonic()
-        cache_hit, age_s, source, data = await self._answer(request)
+        if request.data_type is DataType.CANDLE:
+            answer = await self._candles(request)
+        elif request.data_type is DataType.TRADE:
+            answer = await self._trades(request)
+        else:
+            answer = await self._quotes(request)
         metadata = BackboneMetadata(
             source_layer="layer_1",
-            cache_hit=cache_hit,
+            cache_hit=answer.source == "cache",
             processing_time_ms=(self._clock.monotonic() - started) * 1_000,
-            data_count=len(data),
+            data_count=len(answer.data),
             priority_used=request.priority,
-            source=source,
-            age_s=age_s,
+            source=answer.source,
+            age_s=answer.age_s,
             path="router",
-            reason="the realtime cache is fresh enough" if cache_hit else "asked the exchange",
+            reason=answer.reason,
         )
-        return BackboneResponse(True, data, metadata, None, request.request_id)
+        return BackboneResponse(True, answer.data, metadata, None, request.request_id)
 
     def subscribe(self, request: BackboneRequest) -> Subscription:
         """Open a stream; candles are built from trades, one symbol and timeframe a reader."""
         if not self._running:
             raise ClosedError("the routing layer is not running: start the service first")
+        priority = request.priority
+        self._choose(request, live=True)
         if request.data_type is not DataType.CANDLE:
-            return self._hub.open(_STREAMS[request.data_type], request.symbols, request.policy)
+            kind = _KINDS[request.data_type]
+            return self._hub.open(kind, request.symbols, request.policy, priority)
         assert request.timeframe is not None
         (symbol,), timeframe = request.symbols, request.timeframe
-        trades = self._hub.open("trade", (symbol,), "all")
-        out = Reader(request.policy, lambda _: trades.close())
+        trades = self._hub.open("trade", (symbol,), "all", priority)
+        out = Reader(request.policy, lambda _: trades.close(), priority)
 
-        async def read_page() -> tuple[CandleSeries, int | None]:
-            to_ms = timeframe.next_ms(timeframe.floor_ms(self._clock.now_ms()))
-            return await self._ask(
-                "candles",
-                request.priority,
-                lambda: self._adapter.candles(symbol, timeframe, to_ms=to_ms, count=1),
-            )
+        async def read_page(at_ms: int) -> tuple[CandleSeries, int | None]:
+            to_ms = timeframe.next_ms(timeframe.floor_ms(at_ms))
+            return await self._rest.candle_seed(symbol, timeframe, to_ms=to_ms, priority=priority)
 
-        feed = CandleFeed(out, trades, CandleBuilder(symbol, timeframe), read_page, self._clock)
+        feed = CandleFeed(
+            out,
+            trades,
+            CandleBuilder(symbol, timeframe),
+            read_page,
+            lambda: self._hub.complete_to_ms(symbol),
+            self._clock,
+        )
         self._tasks.spawn(feed.run(), name=f"candle feed {symbol} {timeframe}")
         return out
 
@@ -228,213 +226,309 @@ class Router:
         """
         if not self._running:
             raise ClosedError("the routing layer is not running: start the service first")
-        if self._clock.monotonic() < self._markets_until_s:
-            return self._markets
-        self._markets = await self._flights.fly(
-            "markets",
-            Priority.HIGH,
-            lambda ticket: self._ask("market", ticket, self._adapter.markets),
-        )
-        self._markets_until_s = self._clock.monotonic() + MARKETS_TTL_S
-        return self._markets
+        return await self._rest.markets()
 
     def observe_left(self, group: str, left: int) -> None:
         """Take the exchange's word for how many requests a group has left in its second."""
-        limiter = self._limiters.get(cast(RateGroup, group))
-        if limiter is not None:
-            limiter.observe_left(left)
+        self._rest.observe_left(group, left)
+
+    def observe_microseconds(self, kind: str, symbol: str) -> None:
+        """Count a stamp that came in microseconds and was read right."""
+        self._cache.stamps.note(kind, symbol, "in microseconds", "divided by 1,000")
+
+    def update_channel_performance(
+        self, channel: Channel, latency_ms: float, success: bool
+    ) -> None:
+        """Take the outcome of a request that was made elsewhere; ours are taken by themselves.
+
+        Args:
+            channel: ``"rest"`` or ``"websocket"``.
+            latency_ms: From sending the request to its answer or failure.
+            success: Whether it was answered.
+        """
+        self._choice.update_channel_performance(channel, latency_ms, success)
 
     @property
-    def connection(self) -> Connection:
-        """How the stream's connection stands."""
-        return self._hub.connection
+    def choices(self) -> dict[tuple[Channel, str], int]:
+        """How often each channel was chosen, and why."""
+        return dict(self._choice.counts)
+
+    @property
+    def connection(self) -> State:
+        """How the stream stands."""
+        return self._hub.state
+
+    @property
+    def transitions(self) -> tuple[Transition, ...]:
+        """How the stream came to stand so: the newest 100 changes, each with its reason."""
+        return tuple(self._hub.failover.transitions)
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """The newest thousand gaps of trades that have ended, each with how and why."""
+        return self._hub.gaps
 
     @property
     def reachable(self) -> bool:
         """Whether the last request reached the exchange."""
-        return self._rest_failure is None
+        return self._rest.failure is None
 
     def status(self) -> LayerStatus:
         """Healthy, degraded (one of the two channels fails) or down."""
-        stream_lost = self._hub.connection == "offline"
+        hub, rest = self._hub, self._rest
+        live = hub.state in ("live", "suspicious")
+        stream_lost = hub.state in ("reconnecting", "polling", "blocked", "closed")
         health: Health = "healthy"
         reason = ""
+        since = utc_datetime(rest.since_ms)
         if not self._running:
             health, reason = "down", "not running"
         elif (blocked_s := self._circuit.left_s) > 0:
             health = "degraded"
             reason = f"the exchange blocks REST for another {blocked_s:.0f} s (418)"
-        elif self._rest_failure is not None:
-            health = "down" if self._hub.connection != "live" else "degraded"
-            reason = str(self._rest_failure)
+        elif rest.failure is not None:
+            health, reason = "degraded" if live else "down", str(rest.failure)
         elif stream_lost:
-            health, reason = "degraded", self._hub.reason
-        counters = {
-            "requests": float(self._requests),
-            "refused": float(self._refusals),
-            "joined": float(
-                self._flights.joined + self._ticker_batches.joined + self._book_batches.joined
-            ),
-            "messages": float(self._hub.messages),
-            "reconnects": float(self._hub.reconnects),
-            "waiting": float(sum(limiter.waiting for limiter in self._limiters.values())),
-            "blocked_s": self._circuit.left_s,
-            "blocks": float(self._circuit.blocks),
-            "slowest_pace": min(limiter.pace for limiter in self._limiters.values()),
+            polled = "polled by REST once a second: " if hub.state == "polling" else ""
+            health, reason, since = "degraded", polled + hub.reason, hub.since
+        elif self._budget is not None and self._budget.degraded:
+            health, reason = "degraded", f"half the request rate: {self._budget.reason}"
+        elif hub.state == "suspicious":
+            reason, since = hub.reason, hub.since
+        chosen = {
+            f"chosen.{channel}.{why}": float(count)
+            for (channel, why), count in self._choice.counts.items()
         }
-        since = self._hub.since if stream_lost else utc_datetime(self._since_ms)
+        counters = rest.counters | hub.counters | chosen
         return LayerStatus("layer_1", health, reason, since, counters)
 
-    async def _answer(
-        self, request: BackboneRequest
-    ) -> tuple[bool, float | None, Source, CandleSeries | tuple[Any, ...]]:
-        if request.data_type is DataType.CANDLE:
-            page, age_s = await self._candles(request)
-            return False, age_s, "rest", page
-        if request.data_type is DataType.TRADE:
-            return False, 0.0, "rest", await self._trades(request)
-        max_age_s = request.priority.max_age_s if request.max_age is None else request.max_age
-        kind: type[Ticker | Orderbook]
-        kind = Ticker if request.data_type is DataType.TICKER else Orderbook
-        now = self._clock.monotonic()
+    # Tickers and order books.
+
+    async def _quotes(self, request: BackboneRequest) -> _Answer:
+        kind = _KINDS[request.data_type]
+        held_type: type[Ticker | Orderbook]
+        held_type = Ticker if kind == "ticker" else Orderbook
         held: dict[str, Ticker | Orderbook] = {}
         ages: list[float] = []
         if request.level == 0:
+            now, max_age_s = self._clock.monotonic(), _max_age_s(request)
             for symbol in request.symbols:
-                value = self._cache.peek(kind, symbol, max_age_s, now)
+                value = self._cache.peek(held_type, symbol, max_age_s, now)
                 if value is not None:
                     held[symbol] = value
-                    ages.append(self._cache.age_s(kind, symbol, now) or 0.0)
+                    ages.append(self._cache.age_s(held_type, symbol, now) or 0.0)
+            # Those that the cache had it counted itself.
+            asked = (symbol for symbol in request.symbols if symbol not in held)
+            self._note_interest(kind, asked, request.priority, now)
         lacking = tuple(symbol for symbol in request.symbols if symbol not in held)
+        source: Source = "cache"
+        reason = "the realtime cache is fresh enough"
+        if not lacking and all(self._hub.is_watched(kind, symbol) for symbol in held):
+            choice = self._choose(request, symbols=request.symbols, stream_age_s=max(ages))
+            reason = str(choice.reason)
+            if choice.channel == "rest":  # the socket failed a moment ago
+                lacking = request.symbols
         if lacking:
-            values: Collection[Ticker | Orderbook]
-            if kind is Ticker:
-                values = await self._ticker_batches.get(lacking, request.priority)
-            elif request.level == 0:
-                values = await self._book_batches.get(lacking, request.priority)
-            else:
-                values = await self._grouped_books(lacking, request)
+            choice = self._choose(request, symbols=lacking, only_rest=request.level != 0)
+
+            async def by_rest() -> list[Ticker | Orderbook]:
+                if kind == "ticker":
+                    return list(await self._rest.tickers(lacking, request.priority))
+                level = request.level
+                return list(await self._rest.orderbooks(lacking, request.priority, level=level))
+
+            async def by_socket() -> list[Ticker | Orderbook]:
+                return await _all(self._snapshot(kind, one) for one in lacking)
+
+            values, source, reason = await self._by(
+                choice, by_rest, by_socket if request.level == 0 else None
+            )
             held.update((value.symbol, value) for value in values)
         found = tuple(held[symbol] for symbol in request.symbols)
-        if kind is Orderbook:
+        if kind == "orderbook":
             found = tuple(
                 trimmed(book, request.depth) for book in found if isinstance(book, Orderbook)
             )
-        return not lacking, max(ages, default=0.0), "rest" if lacking else "cache", found
+        return _Answer(found, max(ages, default=0.0), source, reason)
 
-    async def _candles(self, request: BackboneRequest) -> tuple[CandleSeries, float]:
-        """A page, and how long before this call it was asked for: another caller may have."""
-        called_s = self._clock.monotonic()
-        (symbol,), timeframe = request.symbols, request.timeframe
-        count = request.count
+    def _note_interest(
+        self, kind: StreamKind, symbols: Iterable[str], priority: Priority, now: float
+    ) -> None:
+        """What is asked for often is worth a stream."""
+        wanted = False
+        for symbol in symbols:
+            wanted |= self._interest.asked(kind, symbol, priority, now)
+        if wanted:
+            self._hub.want()
+
+    # Candles and trades.
+
+    async def _candles(self, request: BackboneRequest) -> _Answer:
+        (symbol,), timeframe, count = request.symbols, request.timeframe, request.count
         if timeframe is None or count is None or not 1 <= count <= MAX_PAGE_CANDLES:
             raise InvalidRequestError(
                 f"a page of candles has a timeframe and 1..{MAX_PAGE_CANDLES} rows,"
                 f" was {timeframe} and {count}: the coordinator splits larger requests"
             )
-        to_ms = request.end_ms
+        to_ms, page_timeframe = request.end_ms, timeframe
+        called_s = self._clock.monotonic()
+        newest = count == 1 and (to_ms is None or to_ms > self._clock.now_ms())
+        streamed = newest and timeframe in CANDLE_KINDS
+        choice = self._choose(request, rows=count, only_rest=not streamed)
+        age_s = 0.0
 
-        async def ask() -> tuple[CandleSeries, float]:
-            sent_s = self._clock.monotonic()
-            page, _ = await self._adapter.candles(symbol, timeframe, to_ms=to_ms, count=count)
-            return page, sent_s
+        async def by_rest() -> CandleSeries:
+            nonlocal age_s
+            page, _, sent_s = await self._rest.candles(
+                symbol, page_timeframe, to_ms=to_ms, count=count, priority=request.priority
+            )
+            # Another caller may have asked for it before this one came.
+            age_s = max(0.0, called_s - sent_s)
+            return page
 
-        page, sent_s = await self._flights.fly(
-            ("candles", symbol, timeframe, to_ms, count),
-            request.priority,
-            lambda ticket: self._ask("candles", ticket, ask),
-        )
-        return page, max(0.0, called_s - sent_s)
+        async def by_socket() -> CandleSeries:
+            page: CandleSeries = await self._snapshot(CANDLE_KINDS[page_timeframe], symbol)
+            return page
 
-    async def _trades(self, request: BackboneRequest) -> tuple[Trade, ...]:
+        page, source, reason = await self._by(choice, by_rest, by_socket if streamed else None)
+        return _Answer(page, age_s, source, reason)
+
+    async def _trades(self, request: BackboneRequest) -> _Answer:
         (symbol,), count = request.symbols, request.count
         if count is None or not 1 <= count <= MAX_PAGE_TRADES:
             raise InvalidRequestError(
                 f"a page of trades has 1..{MAX_PAGE_TRADES} rows, was {count}:"
                 " the coordinator splits larger requests"
             )
-        to_ms, cursor, days_ago = request.end_ms, request.cursor, request.days_ago
-        return await self._flights.fly(
-            ("trades", symbol, to_ms, count, cursor, days_ago),
-            request.priority,
-            lambda ticket: self._ask(
-                "trades",
-                ticket,
-                lambda: self._adapter.trades(
-                    symbol, count=count, to_ms=to_ms, cursor=cursor, days_ago=days_ago
-                ),
-            ),
+        rows = count
+        newest = request.end_ms is None and request.cursor is None and request.days_ago is None
+        choice = self._choose(request, rows=rows, only_rest=not newest)
+
+        async def by_rest() -> tuple[Any, ...]:
+            return await self._rest.trades(
+                symbol,
+                count=rows,
+                to_ms=request.end_ms,
+                cursor=request.cursor,
+                days_ago=request.days_ago,
+                priority=request.priority,
+            )
+
+        async def by_socket() -> tuple[Any, ...]:
+            return (await self._snapshot("trade", symbol),)
+
+        page, source, reason = await self._by(
+            choice, by_rest, by_socket if newest and rows == 1 else None
         )
+        return _Answer(page, 0.0, source, reason)
 
-    async def _send_tickers(self, symbols: tuple[str, ...], ticket: Ticket) -> Collection[Ticker]:
-        """Ask for tickers; so many of one quote asset that all of it cost no more are asked so."""
-        quotes = {symbol.partition("-")[0] for symbol in symbols}
-        if len(symbols) >= ALL_TICKERS_FROM * len(quotes):
-            asked = partial(self._adapter.all_tickers, sorted(quotes))
-        else:
-            asked = partial(self._adapter.tickers, symbols)
-        return self._newest(await self._ask("ticker", ticket, asked))
+    # The two channels.
 
-    async def _send_books(self, symbols: tuple[str, ...], ticket: Ticket) -> Collection[Orderbook]:
-        books = await self._ask(
-            "orderbook",
-            ticket,
-            lambda: self._adapter.orderbooks(symbols, depth=MAX_DEPTH, level=0),
-        )
-        return self._newest(books)
-
-    async def _grouped_books(
-        self, symbols: tuple[str, ...], request: BackboneRequest
-    ) -> Collection[Orderbook]:
-        level = request.level
-        return await self._flights.fly(
-            ("orderbooks", symbols, level),
-            request.priority,
-            lambda ticket: self._ask(
-                "orderbook",
-                ticket,
-                lambda: self._adapter.orderbooks(symbols, depth=MAX_DEPTH, level=level),
-            ),
-        )
-
-    def _newest(self, values: Collection[Held]) -> Collection[Held]:
-        """Hold values by REST, which lags the stream: where that was ahead, its value stands."""
+    def _choose(
+        self,
+        request: BackboneRequest,
+        *,
+        symbols: Sequence[str] = (),
+        rows: int = 0,
+        only_rest: bool = False,
+        live: bool = False,
+        stream_age_s: float = math.inf,
+    ) -> Choice:
+        """Ask which channel is to answer, with all that is known at this moment."""
         now = self._clock.monotonic()
-        for value in values:
-            self._cache.put(value, now, live=False)
-        return [self._cache.newest(value) for value in values]
+        kind = _KINDS.get(request.data_type)
+        watched = 0
+        if kind is not None:
+            watched = sum(self._hub.is_watched(kind, symbol) for symbol in symbols)
+        question = Question(
+            data_type=request.data_type,
+            priority=request.priority,
+            max_age_s=_max_age_s(request),
+            rows=rows,
+            live=live,
+            only_rest=only_rest,
+            symbols=max(1, len(symbols)),
+            watched=watched,
+            stream_age_s=stream_age_s if symbols else 0.0,
+            rest_wait_s=self._rest.wait_s(_RATE_GROUPS[request.data_type], request.priority),
+            socket_wait_s=self._socket_wait_s(),
+        )
+        return self._choice.choose(question, now)
 
-    async def _ask(
-        self, group: RateGroup, who: Priority | Ticket, work: Callable[[], Awaitable[Result]]
-    ) -> Result:
-        """Send one request when its group allows it; none while the exchange blocks us."""
-        limiter = self._limiters[group]
-        self._circuit.check()
-        await limiter.acquire(who)
-        self._circuit.check()  # a block may have begun meanwhile
-        self._requests += 1
+    def _socket_wait_s(self) -> float | None:
+        wait_s = self._hub.ask_wait_s
+        if wait_s is not None:
+            return wait_s
+        blocked = self._circuit.left_s > 0  # a block holds for new connections as well
+        if self._hub.state in ("idle", "connecting") and not (blocked or self._rest.available):
+            return FIRST_CONNECT_S
+        return None
+
+    async def _by(
+        self,
+        choice: Choice,
+        by_rest: Callable[[], Awaitable[Any]],
+        by_socket: Callable[[], Awaitable[Any]] | None,
+    ) -> tuple[Any, Source, str]:
+        """Ask the chosen channel, and the other one where that one fails."""
+        if choice.channel == "websocket" and by_socket is not None:
+            try:
+                return await by_socket(), "websocket", choice.reason
+            except (TransportError, StaleDataError) as error:
+                if not self._rest.available:
+                    raise
+                return await by_rest(), "rest", f"the socket did not answer: {error}"
         try:
-            result = await work()
-        except RateLimitedError as error:
-            self._refusals += 1
-            self._reached(None)
-            if error.blocked:
-                self._circuit.open(error.retry_after_s)
-                self._tasks.spawn(self._circuit.note(), name="note the block")
-                self._circuit.check()
-            limiter.refused()
-            raise
-        except (DataUnavailableError, UnknownSymbolError):
-            self._reached(None)
-            raise
-        except TransportError as error:
-            self._reached(error)
-            raise
-        self._reached(None)
-        self._circuit.answered()
-        return result
+            return await by_rest(), "rest", choice.reason
+        except (TransportError, RateLimitedError) as error:
+            if by_socket is None or self._socket_wait_s() is None:
+                raise
+            try:
+                return await by_socket(), "websocket", f"REST did not answer: {error}"
+            except (TransportError, StaleDataError):
+                raise error from None
 
-    def _reached(self, failure: BackboneError | None) -> None:
-        if (failure is None) != (self._rest_failure is None):
-            self._since_ms = self._clock.now_ms()
-        self._rest_failure = failure
+    async def _snapshot(self, kind: StreamKind, symbol: str) -> Any:
+        """One value by the socket.
+
+        Raises:
+            TransportError: none came.
+        """
+        began_s = self._clock.monotonic()
+        answered = False
+        try:
+            async with asyncio.timeout(SNAPSHOT_WITHIN_S):
+                value = await self._hub.ask(kind, symbol)
+            answered = True
+        except TimeoutError:
+            raise TransportError(
+                f"{kind} of {symbol}: the socket had no value within {SNAPSHOT_WITHIN_S:g} s;"
+                " the market may have none, try again later"
+            ) from None
+        except StopAsyncIteration:
+            raise TransportError(f"{kind} of {symbol}: the stream ended; try again") from None
+        except asyncio.CancelledError:
+            began_s = math.inf  # nobody waited for it: no fault of the channel
+            raise
+        finally:
+            took_ms = (self._clock.monotonic() - began_s) * 1_000
+            if took_ms >= 0:
+                self._choice.update_channel_performance("websocket", took_ms, answered)
+        return value
+
+    def _measure_rest(self, latency_ms: float, answered: bool) -> None:
+        self._choice.update_channel_performance("rest", latency_ms, answered)
+
+
+async def _all(works: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """The results of all, in order; the first error ends the others as well."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def _max_age_s(request: BackboneRequest) -> float:
+    return request.priority.max_age_s if request.max_age is None else request.max_age

@@ -45,9 +45,6 @@ from upbit_backbone.simulator.wire import (
 
 Body = dict[str, Any] | msgspec.Raw
 
-_TICKER_MADE_AFTER_MS = 38
-"""After its last trade: 30, 38 and 46 ms in the tickers recorded in 2024 and 2025, the one of
-an idle market too."""
 _NO_SIZE = "0.0"
 """Of a level that is not there (upbit-api, section 5.3: ``0`` or ``0.0``)."""
 
@@ -210,7 +207,7 @@ def ticker_body(market: Market, ticker: Ticker, now_ms: int) -> Body:
         f',"highest_52_week_date":"{date_text(ticker.highest.day_ms)}"'
         f',"lowest_52_week_price":{price(ticker.lowest.price)}'
         f',"lowest_52_week_date":"{date_text(ticker.lowest.day_ms)}"'
-        f',"timestamp":{min(last.time_ms + _TICKER_MADE_AFTER_MS, now_ms)}}}'
+        f',"timestamp":{ticker.made_ms(now_ms)}}}'
     )
 
 

@@ -159,9 +159,15 @@ FORMATS: Mapping[str, FrameFormat] = {
 
 
 def ticker_frame(
-    form: FrameFormat, market: Market, ticker: Ticker, now_ms: int, stream_type: str
+    form: FrameFormat,
+    market: Market,
+    ticker: Ticker,
+    now_ms: int,
+    stream_type: str,
+    *,
+    made_ms: int | None = None,
 ) -> bytes:
-    """A ticker message."""
+    """A ticker message, stamped when it was made: by default as it is sent."""
     scale, last, listing = market.scale, ticker.last, market.listing
     change = last.price - ticker.previous_close
     rate = rate_of(change, ticker.previous_close)
@@ -202,7 +208,7 @@ def ticker_frame(
             listing.state(now_ms),
             _delisting_date(listing.announced_delisting_ms(now_ms)),
             "CAUTION" if listing.has_warning(now_ms) else "NONE",
-            now_ms,
+            now_ms if made_ms is None else made_ms,
             value(ticker.value_24h),
             form.size(ticker.volume_24h),
             stream_type,

@@ -233,7 +233,9 @@ class StreamSession:
         market, form = desk.market, self._form
         if topic.type == "ticker":
             ticker = desk.tickers.at(now_ms)
-            return ticker and ticker_frame(form, market, ticker, now_ms, _SNAPSHOT)
+            return ticker and ticker_frame(
+                form, market, ticker, now_ms, _SNAPSHOT, made_ms=ticker.made_ms(now_ms)
+            )
         if topic.type == "trade":
             trade = self._last_told(desk, now_ms)
             return trade and trade_frame(

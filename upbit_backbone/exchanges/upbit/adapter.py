@@ -15,6 +15,7 @@ from upbit_backbone.errors import DataUnavailableError, InvalidRequestError, Pro
 from upbit_backbone.exchanges.upbit import addresses
 from upbit_backbone.exchanges.upbit.decode import (
     Context,
+    OnMicroseconds,
     decode_candles,
     decode_markets,
     decode_orderbooks,
@@ -34,6 +35,7 @@ from upbit_backbone.models import (
 )
 from upbit_backbone.origin import Origin
 from upbit_backbone.protocol import MAX_DEPTH, MAX_PAGE_CANDLES, MAX_PAGE_TRADES
+from upbit_backbone.routing.exchange import MAX_AHEAD_S
 
 MAX_DAYS_AGO = 7
 """How far back single trades are to be had."""
@@ -58,6 +60,7 @@ class UpbitAdapter:
         clock: ExchangeClock,
         local: Clock,
         on_remaining: OnRemaining | None = None,
+        on_microseconds: OnMicroseconds | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
         """Store what is given; nothing is sent yet.
@@ -71,6 +74,8 @@ class UpbitAdapter:
             local: This machine's time, for receive times.
             on_remaining: Told, after each answer that says so, how many calls its rate group
                 has left in the current second.
+            on_microseconds: Told the kind and symbol of each value whose stamp came in
+                microseconds and was divided by 1,000.
             timeout_s: How long one request, or opening a socket, may take.
         """
         self._rest = RestClient(
@@ -78,7 +83,6 @@ class UpbitAdapter:
             rest_url,
             origin=origin,
             clock=clock,
-            local=local,
             on_remaining=on_remaining,
             timeout_s=timeout_s,
         )
@@ -87,7 +91,13 @@ class UpbitAdapter:
         self._clock = clock
         self._local = local
         self._on_remaining = on_remaining
+        self._on_microseconds = on_microseconds
         self._timeout_s = timeout_s
+
+    @property
+    def reference(self) -> str:
+        """Bitcoin in won: its ticker changes several times a second, by day and by night."""
+        return "KRW-BTC"
 
     async def markets(self) -> tuple[Market, ...]:
         """All listed markets with their designations, in the exchange's order.
@@ -131,6 +141,10 @@ class UpbitAdapter:
                 f"{what}: the exchange answered {len(series)} candles up to"
                 f" {series[-1].open_time:%Y-%m-%dT%H:%M:%SZ} when asked for {parameters}"
             )
+        now_ms = self._clock.now_ms()
+        if stamp_ms is not None and stamp_ms > now_ms + MAX_AHEAD_S * SECOND_MS:
+            # No trade is of the future, and the page tells of all there were.
+            stamp_ms = now_ms
         return series, stamp_ms
 
     async def tickers(self, symbols: Sequence[str]) -> tuple[Ticker, ...]:
@@ -223,11 +237,17 @@ class UpbitAdapter:
             clock=self._clock,
             local=self._local,
             on_remaining=self._on_remaining,
+            on_microseconds=self._on_microseconds,
             timeout_s=self._timeout_s,
         )
 
     def _context(self) -> Context:
-        return Context(utc_datetime(self._local.now_ms()), "rest", self._origin.simulated)
+        return Context(
+            utc_datetime(self._local.now_ms()),
+            "rest",
+            self._origin.simulated,
+            self._on_microseconds,
+        )
 
 
 def _require(name: str, value: int, low: int, high: int) -> None:

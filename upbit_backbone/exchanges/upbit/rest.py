@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from aiohttp import ClientConnectorError, ClientError, ClientResponse, ClientSession, ClientTimeout
 from yarl import URL
 
-from upbit_backbone.clock import Clock, ExchangeClock, epoch_ms
+from upbit_backbone.clock import ExchangeClock, Moment, epoch_ms
 from upbit_backbone.errors import (
     BackboneError,
     ClosedError,
@@ -48,7 +48,6 @@ class RestClient:
         *,
         origin: Origin,
         clock: ExchangeClock,
-        local: Clock,
         on_remaining: OnRemaining | None,
         timeout_s: float,
     ) -> None:
@@ -56,7 +55,6 @@ class RestClient:
         self._url = url.rstrip("/")
         self._origin = origin
         self._clock = clock
-        self._local = local
         self._on_remaining = on_remaining
         self._timeout_s = timeout_s
         self._timeout = ClientTimeout(
@@ -87,12 +85,12 @@ class RestClient:
         # yarl would leave ":" and "," as they are; Upbit wants them encoded.
         query = f"?{urlencode(parameters)}" if parameters else ""
         url = URL(f"{self._url}{endpoint.path}{query}", encoded=True)
-        sent_ms = self._local.now_ms()
+        sent = self._clock.moment()
         try:
             async with self._session.get(
                 url, timeout=self._timeout, allow_redirects=False
             ) as response:
-                received_ms = self._local.now_ms()
+                received = self._clock.moment()
                 body = await response.read()
         except TimeoutError as error:
             raise TransportError(
@@ -112,18 +110,20 @@ class RestClient:
                 " it may be under maintenance: try again later"
             )
         self._origin.observe(response.headers.get(MARK_HEADER))
-        self._observe_date(response, sent_ms, received_ms)
+        observe_date(self._clock, response.headers.get("Date"), sent, received)
         if response.status != 200:
             raise _refusal(response, body, endpoint, what, symbol)
         return body
 
-    def _observe_date(self, response: ClientResponse, sent_ms: int, received_ms: int) -> None:
-        try:
-            moment = parsedate_to_datetime(response.headers.get("Date", ""))
-        except ValueError:
-            return
-        if moment.tzinfo is not None:
-            self._clock.observe_date(epoch_ms(moment), sent_ms=sent_ms, received_ms=received_ms)
+
+def observe_date(clock: ExchangeClock, header: str | None, sent: Moment, received: Moment) -> None:
+    """Teach `clock` the ``Date`` of an answer, if it has one that can be read."""
+    try:
+        moment = parsedate_to_datetime(header or "")
+    except ValueError:
+        return
+    if moment.tzinfo is not None:
+        clock.observe_date(epoch_ms(moment), sent=sent, received=received)
 
 
 def _cause(error: ClientError | OSError) -> str:

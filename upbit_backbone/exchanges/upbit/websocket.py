@@ -13,17 +13,25 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from upbit_backbone.clock import Clock, ExchangeClock, utc_datetime
-from upbit_backbone.errors import InvalidRequestError, TransportError
+from upbit_backbone.errors import InvalidRequestError, ProtocolError, TransportError
 from upbit_backbone.exchanges.upbit.decode import (
     Context,
+    OnMicroseconds,
     StreamFormat,
     decode_message,
+    garbled,
 )
-from upbit_backbone.exchanges.upbit.rest import OnRemaining, rate_limited, report_remaining
+from upbit_backbone.exchanges.upbit.rest import (
+    OnRemaining,
+    observe_date,
+    rate_limited,
+    report_remaining,
+)
+from upbit_backbone.models import CLOSE_GRACE_MS
 from upbit_backbone.origin import MARK_HEADER, Origin
-from upbit_backbone.routing.exchange import StreamEvent, StreamKind
+from upbit_backbone.routing.exchange import Garbled, StreamEvent, StreamKind
 
-FORMAT: StreamFormat = "DEFAULT"
+FORMAT: StreamFormat = "SIMPLE"
 
 PING_AFTER_S = 1.0
 """Of silence; a busy connection is never pinged. Upbit cuts a silent one after 60 s, and pings
@@ -39,12 +47,19 @@ class UpbitSocket:
     """An open connection; implements `ExchangeSocket`."""
 
     def __init__(
-        self, connection: ClientConnection, *, origin: Origin, clock: ExchangeClock, local: Clock
+        self,
+        connection: ClientConnection,
+        *,
+        origin: Origin,
+        clock: ExchangeClock,
+        local: Clock,
+        on_microseconds: OnMicroseconds | None,
     ) -> None:
         self._connection = connection
         self._origin = origin
         self._clock = clock
         self._local = local
+        self._on_microseconds = on_microseconds
         self._heard_s = local.monotonic()
 
     async def subscribe(self, wanted: Mapping[StreamKind, Collection[str]]) -> None:
@@ -72,27 +87,40 @@ class UpbitSocket:
         except ConnectionClosed as error:
             raise _lost(error) from error
 
-    async def events(self) -> AsyncGenerator[StreamEvent, None]:
+    async def events(self) -> AsyncGenerator[StreamEvent | Garbled, None]:
         """Values as they arrive, until the connection ends, which is always an error here.
 
         Raises:
             TransportError: the connection was lost or the exchange refused the request.
-            ProtocolError: a frame was not understood.
+            ProtocolError: the exchange did not understand the request.
         """
         receive, local = self._connection.recv, self._local
+        received_ms = closed_before_ms = 0
+        context = self._context(received_ms)
         while True:
             try:
                 # Upbit sends binary frames, others text: both are wanted as bytes.
                 frame = await receive(decode=False)
             except ConnectionClosed as error:
                 raise _lost(error) from error
-            received_ms, self._heard_s = local.now_ms(), local.monotonic()
-            context = Context(utc_datetime(received_ms), "websocket", self._origin.simulated)
-            decoded = decode_message(frame, FORMAT, context)
-            if decoded is not None:
-                event, stamp_ms = decoded
-                self._clock.observe_stamp(stamp_ms, received_ms=received_ms)
+            now_ms, self._heard_s = local.now_ms(), local.monotonic()
+            if now_ms != received_ms:
+                # In a burst many frames have a millisecond in common.
+                received_ms, context = now_ms, self._context(now_ms)
+                closed_before_ms = now_ms + self._clock.offset_ms - CLOSE_GRACE_MS
+            try:
+                event = decode_message(frame, FORMAT, context, closed_before_ms=closed_before_ms)
+            except ProtocolError as error:
+                yield garbled(frame, error)
+                continue
+            if event is not None:
+                if event.stamp_ms is not None:
+                    self._clock.observe_stamp(event.stamp_ms)
                 yield event
+
+    def _context(self, received_ms: int) -> Context:
+        received = utc_datetime(received_ms)
+        return Context(received, "websocket", self._origin.simulated, self._on_microseconds)
 
     async def watch(self, on_life: Callable[[], None]) -> None:
         """Send a ping whenever nothing came for a second; its pong is due in three.
@@ -112,6 +140,7 @@ class UpbitSocket:
                 # The clock is asked again then: Qt's timers fire early.
                 await asyncio.sleep(PING_AFTER_S - silent_s)
                 continue
+            asked_s = self._local.monotonic()
             try:
                 async with asyncio.timeout(PONG_WITHIN_S):
                     pong = asyncio.ensure_future(await self._connection.ping())
@@ -125,7 +154,8 @@ class UpbitSocket:
                 raise _lost(error) from error
             except TimeoutError:
                 answered = set()  # nothing can be sent: nobody reads on the other side
-            if not answered:
+            if not answered and self._heard_s <= asked_s:
+                # Data that came meanwhile is as good: the pong stands behind it in a queue.
                 raise TransportError(
                     f"stream: nothing came for {PING_AFTER_S:g} s and a ping was not answered"
                     f" within {PONG_WITHIN_S:g} s: the connection is dead"
@@ -142,6 +172,7 @@ async def open_socket(
     clock: ExchangeClock,
     local: Clock,
     on_remaining: OnRemaining | None,
+    on_microseconds: OnMicroseconds | None,
     timeout_s: float,
 ) -> AsyncIterator[UpbitSocket]:
     """Connect once; leaving the context closes the connection, also when cancelled.
@@ -156,13 +187,18 @@ async def open_socket(
 
     Source: https://docs.upbit.com/kr/reference/websocket-guide
     """
+    sent = clock.moment()
     connection = await _connect(url, timeout_s)
+    received = clock.moment()
     try:
         response = connection.response
         assert response is not None
         report_remaining(response.headers.get("Remaining-Req"), on_remaining)
         origin.observe(response.headers.get(MARK_HEADER))
-        yield UpbitSocket(connection, origin=origin, clock=clock, local=local)
+        observe_date(clock, response.headers.get("Date"), sent, received)
+        yield UpbitSocket(
+            connection, origin=origin, clock=clock, local=local, on_microseconds=on_microseconds
+        )
     finally:
         try:
             await connection.close()

@@ -8,7 +8,8 @@ All structs hold plain values, so none needs the garbage collector (``gc=False``
 of the decoding time).
 
 Source: https://docs.upbit.com/kr/reference, pages list-tickers, list-pair-trades,
-list-orderbooks, websocket-ticker, websocket-trade, websocket-orderbook (2026-10).
+list-orderbooks, websocket-ticker, websocket-trade, websocket-orderbook, websocket-candle
+(2026-10).
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
-# The end of the year 9999, in microseconds: whatever passes can be made a datetime.
-Stamp = Annotated[int, Meta(ge=0, le=253_402_300_799_999_999)]
+# In milliseconds or microseconds, and however large: a wild one is no reason to lose the value.
+Stamp = Annotated[int, Meta(ge=0)]
 ChangeWire = Literal["RISE", "EVEN", "FALL"]
 AskBid = Literal["ASK", "BID"]
 
@@ -139,6 +140,21 @@ class OrderbookMessage(OrderbookWire, frozen=True, gc=False, tag_field="type", t
     stream_type: str = ""
 
 
+class CandleMessage(Struct, frozen=True, gc=False):
+    """``candle.*`` of the stream, DEFAULT; a subclass for each unit has its tag."""
+
+    market: str = field(name="code")
+    candle_date_time_utc: str
+    opening_price: float
+    high_price: float
+    low_price: float
+    trade_price: float
+    candle_acc_trade_volume: float
+    candle_acc_trade_price: float
+    timestamp: Stamp
+    stream_type: str = ""
+
+
 class SimpleTicker(TickerMessage, frozen=True, gc=False, tag_field="ty", tag="ticker"):
     """``ticker`` of the stream, SIMPLE."""
 
@@ -202,6 +218,21 @@ class SimpleOrderbook(OrderbookMessage, frozen=True, gc=False, tag_field="ty", t
     stream_type: str = field(name="st", default="")
 
 
+class SimpleCandle(CandleMessage, frozen=True, gc=False):
+    """``candle.*`` of the stream, SIMPLE."""
+
+    market: str = field(name="cd")
+    candle_date_time_utc: str = field(name="cdttmu")
+    opening_price: float = field(name="op")
+    high_price: float = field(name="hp")
+    low_price: float = field(name="lp")
+    trade_price: float = field(name="tp")
+    candle_acc_trade_volume: float = field(name="catv")
+    candle_acc_trade_price: float = field(name="catp")
+    timestamp: Stamp = field(name="tms")
+    stream_type: str = field(name="st", default="")
+
+
 class ErrorText(Struct, frozen=True, gc=False):
     """What is wrong; the name is an integer on REST and a word on the stream."""
 
@@ -220,4 +251,6 @@ class OtherMessage(Struct, frozen=True, gc=False):
 
     type: str = ""
     ty: str = ""
+    code: str = ""
+    cd: str = ""
     error: ErrorText | None = None
