@@ -35,6 +35,8 @@ from upbit_backbone import (
     MarketDataAPI,
     Span,
 )
+from upbit_backbone.backfill import UNCONFIRMED
+from upbit_backbone.backfill import backfill as run_backfill
 from upbit_backbone.clock import SystemClock
 from upbit_backbone.manager import open_addresses
 from upbit_backbone.models import KST_OFFSET
@@ -50,8 +52,6 @@ FAILED = 1
 BAD_INPUT = 2
 """As `run_desktop_ui.py` and the command line's own errors."""
 MIN_TABLE_WIDTH = 140
-UNCONFIRMED = "unconfirmed"
-"""Why a span is missing that the exchange answered with nothing; a second reading proves it."""
 _TOLD_OTHERWISE = ("upbit_backbone.manager",)
 """That it starts offline, the commands tell themselves, once and with what follows."""
 _VALUE_DECIMALS = {"KRW": 0, "USDT": 3}
@@ -308,6 +308,27 @@ def candles(
     )
 
 
+@app.command()
+def backfill(
+    symbols: Annotated[str, typer.Option(help="Markets, with commas between them.")],
+    timeframe: Annotated[str, typer.Option(help="1s 1m 3m 5m 10m 15m 30m 1h 4h 1d 1w 1M 1y.")],
+    days: Annotated[
+        int,
+        typer.Option(parser=_whole_number, metavar="N", help="How far back, up to now."),
+    ],
+    exchange: Annotated[
+        str | None, typer.Option(help="upbit, or simulator (started in this process).")
+    ] = None,
+    rest_url: Annotated[
+        str | None, typer.Option(help="Another REST address, ending in /v1.")
+    ] = None,
+    ws_url: Annotated[str | None, typer.Option(help="And its WebSocket; both or neither.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where data is stored.")] = None,
+) -> None:
+    """Store candles of the last days. Ctrl+C keeps what is there; run again, it goes on."""
+    _run(_backfill(symbols, timeframe, days, _Overrides(exchange, rest_url, ws_url, data_dir)))
+
+
 def main() -> None:
     """The entry point; an error of ours is one line on standard error."""
     app()
@@ -347,6 +368,11 @@ async def _record(
         origin = Origin(config.identity, accepts_mark=config.identity != "upbit")
         source = Source(rest_url, ws_url, origin)
         await run_recorder(file, source, wanted, clock=clock, overwrite=force)
+
+
+async def _backfill(symbols: str, timeframe: str, days: int, overrides: _Overrides) -> None:
+    if not await run_backfill(symbols, timeframe, days, overrides.config()):
+        raise typer.Exit(FAILED)
 
 
 async def _candles(

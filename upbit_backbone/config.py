@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +17,13 @@ from urllib.parse import urlsplit
 import platformdirs
 
 from upbit_backbone.errors import InvalidRequestError
+from upbit_backbone.models import Timeframe
 
 ENVIRONMENT_PREFIX = "UPBIT_BACKBONE_"
 Exchange = Literal["upbit", "simulator"]
 WHICH_EXCHANGE = ("exchange", "rest_url", "ws_url", "replay")
 """The settings that together name one exchange."""
+_SYMBOL = re.compile(r"[A-Z0-9]+-[A-Z0-9]+")
 _REPLAY_NAME = re.compile(r"replay-[0-9a-f]{8}")
 _PATHS = {"rest_url": "/v1", "ws_url": "/websocket/v1"}
 
@@ -52,6 +54,12 @@ class BackboneConfig:
     """How many calls of one priority may be in work at once; further ones wait their turn."""
     memory_limit_mb: int = 1024
     """A quarter of it bounds the candles held in memory."""
+    symbols_per_request: int | None = None
+    """How many tickers or order books one request names at most; None: all that are asked for."""
+
+    pinned: Sequence[str] = ()
+    """Candles that stay complete up to now although nobody reads them, e.g. ``["KRW-BTC:1m"]``;
+    in the environment with commas between them."""
 
     def __post_init__(self) -> None:
         _check({entry.name: getattr(self, entry.name) for entry in fields(self)}, _own_name)
@@ -87,7 +95,9 @@ class BackboneConfig:
                 continue
             if entry.name == "data_dir":
                 given[entry.name] = Path(text).expanduser()
-            elif isinstance(entry.default, int):
+            elif entry.name == "pinned":
+                given[entry.name] = tuple(one.strip() for one in text.split(",") if one.strip())
+            elif isinstance(entry.default, int) or entry.name == "symbols_per_request":
                 try:
                     given[entry.name] = int(text)
                 except ValueError:
@@ -107,6 +117,11 @@ class BackboneConfig:
         values["data_dir"] = default_data_dir()
         _check(values | given | dict(flags), told)
         return cls(**given | dict(flags))
+
+    @property
+    def pinned_series(self) -> tuple[tuple[str, Timeframe], ...]:
+        """Symbol and timeframe of what is `pinned`."""
+        return tuple(_series(name, "pinned") for name in self.pinned)
 
     @property
     def identity(self) -> str:
@@ -170,17 +185,36 @@ def _check(given: Mapping[str, Any], told: Callable[[str], str]) -> None:
         raise InvalidRequestError(
             f"{told('data_dir')} must be a path such as Path('data'), was {given['data_dir']!r}"
         )
+    pinned = given["pinned"]
+    if isinstance(pinned, str) or not isinstance(pinned, Sequence):
+        raise InvalidRequestError(
+            f"{told('pinned')} must be a list such as ['KRW-BTC:1m'], was {pinned!r}"
+        )
+    for one in pinned:
+        _series(one, told("pinned"))
     for name, bounds in (
         ("simulator_seed", None),
         ("critical_reserve", (0, 9)),
         ("max_concurrent_requests", (1, 10_000)),
         ("memory_limit_mb", (16, 1 << 20)),
+        ("symbols_per_request", (1, 10_000)),
     ):
         value = given[name]
+        if value is None and name == "symbols_per_request":
+            continue
         if type(value) is not int:
             raise InvalidRequestError(f"{told(name)} must be a whole number, was {value!r}")
         if bounds is not None and not bounds[0] <= value <= bounds[1]:
             raise InvalidRequestError(f"{told(name)} must be {bounds[0]}..{bounds[1]}, was {value}")
+
+
+def _series(name: Any, told: str) -> tuple[str, Timeframe]:
+    symbol, _, timeframe = name.partition(":") if isinstance(name, str) else ("", "", "")
+    if not _SYMBOL.fullmatch(symbol):
+        raise InvalidRequestError(
+            f"{told} names a market and a timeframe, such as 'KRW-BTC:1m', was {name!r}"
+        )
+    return symbol, Timeframe.parse(timeframe)
 
 
 def _check_replay(replay: Any, rest_url: str | None, told: Callable[[str], str]) -> None:

@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 FIRST_ANSWER_S = 3.0
 """How long the start waits for the exchange before it goes on offline."""
 MEMORY_SHARE = 0.25
+LOW_RUNS_UP_TO = 70.0
+"""Above this load LOW waits."""
 _WORST: tuple[Health, ...] = ("down", "degraded", "starting", "healthy")
 _CONNECTIONS: Mapping[State, str] = {
     "idle": "live",
@@ -243,7 +245,13 @@ class BackboneManager:
             clock=self._clock,
             memory_limit_bytes=int(config.memory_limit_mb * MEMORY_SHARE * 2**20),
         )
-        self._coordinator = Coordinator(self._storage, clock=self._clock, rng=self._rng)
+        self._coordinator = Coordinator(
+            self._storage,
+            clock=self._clock,
+            rng=self._rng,
+            symbols_per_request=config.symbols_per_request,
+            shedding=self._shedding,
+        )
         self._api = MarketDataAPI(
             router=self._router,
             coordinator=self._coordinator,
@@ -259,6 +267,11 @@ class BackboneManager:
             await layer.start()
         self._tasks.spawn(self._lag.run(), name="loop lag probe")
         await self._meet_exchange(self._api)
+
+    def _shedding(self) -> float | None:
+        """The load while LOW has to wait for it."""
+        load = self._lag.load
+        return load if load > LOW_RUNS_UP_TO else None
 
     def _observe_left(self, group: str, left: int) -> None:
         if self._router is not None:

@@ -6,6 +6,7 @@ else crosses the border between two layers than the types of this module and of 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from enum import Enum, IntEnum
 from typing import Any, Literal, Protocol, Self
@@ -15,7 +16,7 @@ import msgspec
 
 from upbit_backbone.clock import epoch_ms
 from upbit_backbone.errors import BackboneError
-from upbit_backbone.models import Market, Source, Span, Timeframe
+from upbit_backbone.models import CandleSeries, Market, Source, Span, Timeframe
 
 MAX_PAGE_CANDLES = 200
 """The exchange cuts a longer candle page silently, with HTTP 200."""
@@ -26,6 +27,7 @@ MAX_DEPTH = 30
 Policy = Literal["latest", "all"]
 Health = Literal["starting", "healthy", "degraded", "down"]
 SubscriptionState = Literal["pending", "confirmed", "stale", "closed"]
+ProgressState = Literal["running", "waiting for load", "rate-limited", "paused", "done", "ended"]
 
 
 class Priority(IntEnum):
@@ -87,6 +89,8 @@ class BackboneRequest(msgspec.Struct, frozen=True):
     cursor: int | None = None
     days_ago: int | None = None
     policy: Policy = "latest"
+    proofs: bool = False
+    """Streams of candles: tell, by a `Whole`, also which periods were seen whole."""
 
     @property
     def start_ms(self) -> int | None:
@@ -98,6 +102,19 @@ class BackboneRequest(msgspec.Struct, frozen=True):
 
 
 DataRequest = BackboneRequest
+
+
+class Whole(msgspec.Struct, frozen=True):
+    """Candles of a stream: all that open in ``start <= open time < end`` were told, and closed.
+
+    Every trade of that time was seen, so a period that had no candle had no trade. Where the
+    stream begins to be whole, `start` and `end` may be equal.
+    """
+
+    symbol: str
+    timeframe: Timeframe
+    start: datetime
+    end: datetime
 
 
 class BackboneMetadata(msgspec.Struct, frozen=True):
@@ -122,6 +139,9 @@ class BackboneMetadata(msgspec.Struct, frozen=True):
     ``"peek"`` when memory answered before any was."""
     missing: tuple[Span, ...] = ()
     reason: str = ""
+    silent: tuple[Span, ...] = ()
+    """Stretches of candles that are known to have none, with their state: `empty`,
+    `before_listing` or `after_delisting`. They are answers, never `missing`."""
 
 
 class BackboneResponse(msgspec.Struct, frozen=True):
@@ -198,6 +218,67 @@ class DataSource(Protocol):
 
     async def markets(self) -> tuple[Market, ...]:
         """What the exchange lists; stored knowledge of it while the exchange is not reached."""
+        ...
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a long load of candles has come."""
+
+    symbol: str
+    timeframe: Timeframe
+    done: int
+    """Periods of the range that are finished: loaded, stored before, or known to be empty."""
+    total: int
+    candles: int
+    """How many there were in them: periods in which nobody traded have none."""
+    candles_per_s: float
+    """Over the last seconds."""
+    time_left_s: float | None
+    """At this speed; None while that is not known."""
+    state: ProgressState
+    reason: str = ""
+    """Why it does not run, e.g. ``"load 78 %"``."""
+    until: datetime | None = None
+    """When a wait for the exchange's limit ends."""
+
+
+class CandleChunks(Protocol):
+    """A range of candles, given piece by piece while the rest loads.
+
+    Iterating gives a `CandleSeries` for each finished stretch, in order and without overlap.
+    """
+
+    @property
+    def progress(self) -> Progress: ...
+    @property
+    def missing(self) -> tuple[Span, ...]:
+        """What of the stretches given so far nothing is known of, ascending."""
+        ...
+
+    def pause(self) -> None:
+        """Begin no further page until `resume`."""
+        ...
+
+    def resume(self) -> None: ...
+    def cancel(self) -> None:
+        """End at once; what was loaded stays stored. May be called twice."""
+        ...
+
+    def __aiter__(self) -> Self: ...
+    async def __anext__(self) -> CandleSeries: ...
+
+
+class ChunkSource(DataSource, Protocol):
+    """A `DataSource` that gives long ranges of candles in pieces."""
+
+    def chunks(
+        self,
+        request: BackboneRequest,
+        *,
+        newest_first: bool,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> CandleChunks:
+        """Begin with the first `anext`; the request has a start, and no count."""
         ...
 
 

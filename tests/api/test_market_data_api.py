@@ -271,7 +271,9 @@ async def test_every_priority_has_its_deadline_and_low_none(
         house.exists(0, -1)
         for priority in Priority:
             await house.api.get_candle_data(SYMBOL, "1m", at(-1), priority=priority)
-    assert limits == [2.0, 5.0, 10.0, None]
+    # The layers below end a little earlier, with what they have.
+    assert limits[::2] == [2.0, 5.0, 10.0, None]
+    assert limits[1::2] == [pytest.approx(1.95), pytest.approx(4.95), pytest.approx(9.95), None]
 
 
 async def test_an_answer_from_memory_starts_no_task_and_no_timer(noon: ManualClock) -> None:
@@ -380,7 +382,7 @@ async def test_trades_that_lack_a_page_raise_its_cause_with_what_exists(noon: Ma
             if request.days_ago:
                 raise TransportError("cut off")
             response = await FakeExchangeSource.fetch(house.exchange, request)
-            return msgspec.structs.replace(response, data=(found,))
+            return msgspec.structs.replace(response, data=() if request.cursor else (found,))
 
         house.exchange.fetch = fetch  # type: ignore[method-assign]
         start = at(-20 * 60)

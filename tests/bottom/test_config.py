@@ -10,6 +10,7 @@ import pytest
 
 from upbit_backbone.config import BackboneConfig, default_data_dir
 from upbit_backbone.errors import InvalidRequestError
+from upbit_backbone.models import Timeframe
 
 REST, WS = "http://127.0.0.1:8080/v1", "ws://127.0.0.1:8080/websocket/v1"
 
@@ -64,6 +65,20 @@ def test_the_process_s_own_environment_is_the_one_read(monkeypatch: pytest.Monke
     assert BackboneConfig.from_environment().identity == "simulator-42"
 
 
+def test_how_many_symbols_a_request_names_is_not_bounded_unless_it_is_said() -> None:
+    assert BackboneConfig().symbols_per_request is None
+    variable = {"UPBIT_BACKBONE_SYMBOLS_PER_REQUEST": "10"}
+    assert BackboneConfig.from_environment(variable).symbols_per_request == 10
+
+
+def test_pinned_series_are_a_list_and_in_the_environment_have_commas_between_them() -> None:
+    assert BackboneConfig().pinned_series == ()
+    expected = (("KRW-BTC", Timeframe.M1), ("KRW-XRP", Timeframe.H1))
+    assert BackboneConfig(pinned=["KRW-BTC:1m", "KRW-XRP:60m"]).pinned_series == expected
+    variable = {"UPBIT_BACKBONE_PINNED": "KRW-BTC:1m, KRW-XRP:1h"}
+    assert BackboneConfig.from_environment(variable).pinned_series == expected
+
+
 def test_an_empty_variable_is_none_at_all() -> None:
     assert (
         BackboneConfig.from_environment(
@@ -78,7 +93,7 @@ def test_the_data_folder_may_begin_at_home() -> None:
     assert config.data_dir == Path.home() / "candles"
 
 
-@pytest.mark.parametrize("name", ["CRITICAL_RESERVE", "SIMULATOR_SEED", "MEMORY_LIMIT_MB"])
+@pytest.mark.parametrize("name", ["CRITICAL_RESERVE", "SIMULATOR_SEED", "SYMBOLS_PER_REQUEST"])
 @pytest.mark.parametrize("text", ["many", "1.5", "1k"])
 def test_a_number_that_cannot_be_read_names_its_variable(name: str, text: str) -> None:
     variable = f"UPBIT_BACKBONE_{name}"
@@ -116,6 +131,12 @@ def test_a_number_that_cannot_be_read_names_its_variable(name: str, text: str) -
         ({"critical_reserve": 10}, r"critical_reserve must be 0\.\.9, was 10"),
         ({"max_concurrent_requests": 0}, r"max_concurrent_requests must be 1\.\."),
         ({"memory_limit_mb": 15}, r"memory_limit_mb must be 16\.\."),
+        ({"symbols_per_request": 0}, r"symbols_per_request must be 1\.\.10000, was 0"),
+        ({"pinned": "KRW-BTC:1m"}, r"pinned must be a list such as \['KRW-BTC:1m'\]"),
+        ({"pinned": ["krw-btc:1m"]}, "pinned names a market and a timeframe.*was 'krw-btc:1m'"),
+        ({"pinned": [5]}, "such as 'KRW-BTC:1m', was 5"),
+        ({"pinned": ["KRW-BTC:2m"]}, "unknown timeframe '2m'"),
+        ({"symbols_per_request": "10"}, "symbols_per_request must be a whole number, was '10'"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused_at_once(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import io
 import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -19,6 +21,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.eventually import eventually
 from upbit_backbone import Candle, InvalidRequestError, Timeframe, cli
 from upbit_backbone.clock import ShiftedClock
 from upbit_backbone.simulator.command import simulate
@@ -191,7 +194,7 @@ def test_a_flag_that_cannot_be_read_is_told_in_one_line(
 def test_without_a_command_there_is_help() -> None:
     told = CliRunner().invoke(cli.app, [])
     assert told.exit_code == 2
-    for command in ("candles", "simulate", "record", "replay"):
+    for command in ("backfill", "candles", "simulate", "record", "replay"):
         assert command in told.output
 
 
@@ -375,3 +378,81 @@ def test_the_command_line_never_imports_qt() -> None:
     )
     assert done.stdout.strip() == "[]"
     assert cli.app.registered_commands
+
+
+BACKFILL = ("backfill", "--timeframe", "1h", "--days", "30")
+
+
+async def test_backfill_stores_every_market_and_asks_nothing_of_it_again(tmp_path: Path) -> None:
+    clock = ShiftedClock(1_757_894_430_000)  # 2025-09-15
+    async with Simulator(clock=clock) as simulator:
+        asked = (*BACKFILL, "--symbols", "KRW-BTC, KRW-XRP",
+                 "--rest-url", simulator.rest_url, "--ws-url", simulator.ws_url)  # fmt: skip
+        for _ in range(2):
+            code, out, err = await run(*asked, data_dir=tmp_path)
+            assert (code, err) == (0, "")
+            lines = out.splitlines()
+            assert [line.split(":")[0] for line in lines] == ["KRW-BTC 1h", "KRW-XRP 1h"]
+            assert all("720 candles since 2025-08-16" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--symbols", "KRW-BTX"), "unknown symbol 'KRW-BTX'"),
+        (("--symbols", " , "), "--symbols must name markets such as KRW-BTC,KRW-ETH, was ' , '"),
+        (("--symbols", "KRW-BTC", "--days", "0"), "--days must be 1 to "),
+        (("--symbols", "KRW-BTC", "--days", "36500"), "after 1970-01-01), was 36500"),
+        (("--symbols", "KRW-BTC", "--days", "a week"), "--days must be a whole number"),
+        (("--symbols", "KRW-BTC", "--timeframe", "2h"), "unknown timeframe '2h'"),
+        ((), "Missing option '--symbols'"),
+    ],
+)
+def test_a_backfill_that_makes_no_sense_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], sentence: str
+) -> None:
+    told = in_process(monkeypatch, tmp_path, *BACKFILL, "--exchange", "simulator", *arguments)
+    assert (told.exit_code, told.stdout) == (2, "")
+    assert sentence in told.stderr
+    assert len(told.stderr.splitlines()) == 1, told.stderr
+
+
+def test_a_backfill_of_seconds_from_long_ago_says_what_cannot_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("upbit_backbone.coordinator.plan.SECONDS_DEPTH_MS", 30_000)
+    told = in_process(
+        monkeypatch, tmp_path, "backfill", "--symbols", "KRW-BTC", "--timeframe", "1s",
+        "--days", "1", "--exchange", "simulator",
+    )  # fmt: skip
+    assert told.exit_code == 1
+    assert "KRW-BTC 1s: " in told.stdout
+    assert "keeps candles of one second for three months" in told.stderr
+
+
+async def test_ctrl_c_ends_a_backfill_and_keeps_what_is_there(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-W", "error", "-c", START, "backfill", "--symbols", "KRW-BTC",
+        "--timeframe", "1m", "--days", "60", "--exchange", "simulator",
+        env={**os.environ, "UPBIT_BACKBONE_DATA_DIR": str(tmp_path), "COLUMNS": "120"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    database = tmp_path / "simulator-1" / "market.sqlite3"
+
+    def rows() -> int:
+        if not database.exists():
+            return 0
+        with contextlib.closing(sqlite3.connect(database)) as sql:
+            try:
+                return int(sql.execute("SELECT count(*) FROM candles_KRW_BTC_1m").fetchone()[0])
+            except sqlite3.OperationalError:
+                return 0
+
+    await eventually(lambda: rows() >= 200, timeout=30)
+    process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(20):
+        out, err = await process.communicate()
+    assert (process.returncode, out) == (1, b"")
+    assert b"what was loaded is stored" in err
+    assert len(err.splitlines()) == 1, err
+    assert rows() >= 200

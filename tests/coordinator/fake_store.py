@@ -20,6 +20,8 @@ from upbit_backbone.protocol import (
 from upbit_backbone.storage.spans import SpanSet
 
 MARGIN_MS = 5_000
+AGREES_AFTER_MS = 60_000
+LONG_AGO_MS = -(10**14)
 
 
 class NoChance(Random):
@@ -40,6 +42,8 @@ class FakeStore:
     def __init__(self, exchange: FakeExchangeSource) -> None:
         self.exchange = exchange
         self.known = SpanSet()
+        self.shown_empty_below: tuple[int, int] | None = None
+        """Below which open time a short page showed nothing, and when it was read first."""
         self.stored_requests: list[BackboneRequest] = []
 
     @property
@@ -75,7 +79,9 @@ class FakeStore:
         missing: list[Span] = []
         if start_ms is not None:
             holes = self.known.missing(start_ms, end_ms)
-            missing = [Span(utc_datetime(a), utc_datetime(b), "unknown") for a, b in holes]
+            missing = [
+                Span(utc_datetime(a), utc_datetime(b), "unknown", self._reason(b)) for a, b in holes
+            ]
             opens = [
                 at
                 for span in self.known.overlap(start_ms, end_ms)
@@ -88,7 +94,9 @@ class FakeStore:
             low_ms = end_ms if reach is None else reach.start_ms
             opens = [at for at in existing if low_ms <= at < end_ms][-count:]
             if len(opens) < count:
-                missing = [Span(None, utc_datetime(low_ms), "unknown")]
+                missing = (
+                    [] if low_ms <= LONG_AGO_MS else [Span(None, utc_datetime(low_ms), "unknown")]
+                )
         return self._response(request, opens, tuple(missing), "storage")
 
     async def _page(self, request: BackboneRequest) -> BackboneResponse:
@@ -104,11 +112,25 @@ class FakeStore:
         missing: tuple[Span, ...] = ()
         if start_ms is None:
             raise InvalidRequestError("the coordinator names both ends of a page")
-        if low_ms > start_ms:
+        if len(opens) < count:
+            self._take_short(low_ms, asked_ms)
+        if self.known.missing(start_ms, low_ms):
             missing = (
                 Span(utc_datetime(start_ms), utc_datetime(low_ms), "unknown", "unconfirmed"),
             )
         return self._response(request, opens, missing, "rest")
+
+    def _take_short(self, low_ms: int, asked_ms: int) -> None:
+        """A second reading, a minute later, proves that nothing lies below."""
+        first = self.shown_empty_below
+        if first is None or first[0] != low_ms:
+            self.shown_empty_below = (low_ms, asked_ms)
+        elif asked_ms >= first[1] + AGREES_AFTER_MS:
+            self.known.add(LONG_AGO_MS, low_ms)
+
+    def _reason(self, end_ms: int) -> str:
+        shown = self.shown_empty_below
+        return "unconfirmed" if shown is not None and end_ms <= shown[0] else "not asked yet"
 
     def _response(
         self, request: BackboneRequest, opens: list[int], missing: tuple[Span, ...], source: Any

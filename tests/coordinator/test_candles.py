@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,15 +18,14 @@ from tests.eventually import eventually
 from tests.manual_clock import AUTUMN_2025_MS, ManualClock
 from tests.storage.fake_exchange import FakeExchangeSource, asked, series_of
 from tests.storage.opening import opened
-from upbit_backbone.clock import MINUTE_MS, SECOND_MS
-from upbit_backbone.coordinator.coordinator import (
-    ATTEMPTS,
-    MAX_RETRY_WAIT_S,
-    PARALLEL_PAGES,
-    Coordinator,
-)
+from upbit_backbone.clock import MINUTE_MS, SECOND_MS, utc_datetime
+from upbit_backbone.coordinator.coordinator import Coordinator
+from upbit_backbone.coordinator.pages import PARALLEL_PAGES
+from upbit_backbone.coordinator.retry import CALL
 from upbit_backbone.errors import (
     BackboneError,
+    DataUnavailableError,
+    DeadlineError,
     InvalidRequestError,
     ProtocolError,
     RateLimitedError,
@@ -311,6 +311,7 @@ async def test_a_failed_page_that_its_neighbour_covers_is_not_missing(noon: Manu
     coordinator = coordinator_on(FakeStore(exchange), noon)
 
     async def fail(request: BackboneRequest) -> None:
+        await asyncio.sleep(0)  # all five are on their way
         if request.end_ms == NOON - 400 * M:
             raise TransportError("cut off")
 
@@ -417,11 +418,27 @@ async def test_after_a_failed_page_no_further_one_is_begun(noon: ManualClock) ->
     assert len(exchange.requests) <= PARALLEL_PAGES
 
 
+async def test_a_low_page_that_waits_its_turn_is_not_asked_after_another_failed(
+    noon: ManualClock,
+) -> None:
+    exchange = FakeExchangeSource(noon, every_minute(10_000))
+    coordinator = coordinator_on(FakeStore(exchange), noon)
+
+    async def fail(_: BackboneRequest) -> None:
+        await asyncio.sleep(0)
+        raise ProtocolError("not understood")
+
+    exchange.before_answer = fail
+    with pytest.raises(ProtocolError):
+        await coordinator.fetch(asked(start_ms=NOON - 9_000 * M, priority=Priority.LOW))
+    assert len(exchange.requests) == 1
+
+
 async def test_a_retry_waits_with_bounded_jitter_and_helps(noon: ManualClock) -> None:
     exchange = FakeExchangeSource(noon, every_minute(10))
     chance = NoChance()
     coordinator = coordinator_on(FakeStore(exchange), noon, chance)
-    left = ATTEMPTS - 1
+    left = CALL.attempts - 1
 
     async def fail(_: BackboneRequest) -> None:
         nonlocal left
@@ -432,11 +449,11 @@ async def test_a_retry_waits_with_bounded_jitter_and_helps(noon: ManualClock) ->
     exchange.before_answer = fail
     response = await coordinator.fetch(asked(end_ms=NOON, count=5))
     assert response.success
-    assert len(exchange.requests) == ATTEMPTS
+    assert len(exchange.requests) == CALL.attempts
     assert all(0 == low < high <= 1.0 for low, high in chance.asked)
     assert [high for _, high in chance.asked] == sorted(high for _, high in chance.asked)
-    assert coordinator.status().counters["retries"] == ATTEMPTS - 1
-    left = ATTEMPTS
+    assert coordinator.status().counters["retries"] == CALL.attempts - 1
+    left = CALL.attempts
     with pytest.raises(TransportError):
         await coordinator.fetch(asked(end_ms=NOON - 6 * M, count=2))
 
@@ -444,7 +461,7 @@ async def test_a_retry_waits_with_bounded_jitter_and_helps(noon: ManualClock) ->
 async def test_a_short_ban_is_waited_for_and_a_long_one_told(noon: ManualClock) -> None:
     exchange = FakeExchangeSource(noon, every_minute(10))
     coordinator = coordinator_on(FakeStore(exchange), noon)
-    bans = [0.01, MAX_RETRY_WAIT_S + 1]
+    bans = [0.01, CALL.longest_wait_s + 1]
 
     async def ban(_: BackboneRequest) -> None:
         if bans:
@@ -454,7 +471,7 @@ async def test_a_short_ban_is_waited_for_and_a_long_one_told(noon: ManualClock) 
     async with asyncio.timeout(2):
         with pytest.raises(RateLimitedError) as caught:
             await coordinator.fetch(asked(end_ms=NOON, count=5))
-    assert caught.value.retry_after_s == MAX_RETRY_WAIT_S + 1
+    assert caught.value.retry_after_s == CALL.longest_wait_s + 1
     assert len(exchange.requests) == 2
 
 
@@ -611,3 +628,176 @@ async def test_its_state_follows_start_and_stop(noon: ManualClock) -> None:
     await coordinator.stop()
     await coordinator.stop()
     assert coordinator.status().health == "down"
+
+
+async def test_below_a_short_page_nothing_is_asked_and_a_second_reading_proves_it(
+    noon: ManualClock,
+) -> None:
+    exchange = FakeExchangeSource(noon, every_minute(300))
+    coordinator = coordinator_on(FakeStore(exchange), noon)
+    fifty_years = asked(start_ms=0, end_ms=NOON)
+    first = await coordinator.fetch(fifty_years)
+    assert len(exchange.requests) <= 2 + PARALLEL_PAGES - 1
+    assert (len(first.data), first.success, first.error) == (299, False, None)
+    assert [span.start for span in first.metadata.missing] == [utc_datetime(0)]
+    assert first.metadata.reason == "unconfirmed"
+    for passing_s, success, pages in ((5, False, 1), (60, True, 1), (1, True, 0)):
+        noon.advance(passing_s)
+        exchange.requests.clear()
+        again = await coordinator.fetch(fifty_years)
+        assert (again.success, len(exchange.requests)) == (success, pages)
+        assert len(again.data) == 299
+
+
+async def test_the_latest_of_a_young_market_are_all_it_has_once_that_is_proved(
+    noon: ManualClock,
+) -> None:
+    exchange = FakeExchangeSource(noon, every_minute(300))
+    coordinator = coordinator_on(FakeStore(exchange), noon)
+    assert not (await coordinator.fetch(asked(end_ms=NOON, count=1_000))).success
+    noon.advance(61)
+    proved = await coordinator.fetch(asked(end_ms=NOON, count=1_000))
+    assert (proved.success, len(proved.data)) == (True, 299)
+    exchange.requests.clear()
+    again = await coordinator.fetch(asked(end_ms=NOON, count=1_000))
+    assert (again.success, exchange.requests) == (True, [])
+
+
+async def test_a_thin_market_is_asked_in_as_many_pages_as_it_has_rows(noon: ManualClock) -> None:
+    """One minute in fifty was traded: 200 rows span a week."""
+    exchange = FakeExchangeSource(noon, [NOON - n * 50 * M for n in range(1, 2_000)])
+    coordinator = coordinator_on(FakeStore(exchange), noon)
+    month = await coordinator.fetch(asked(start_ms=NOON - 43_200 * M, end_ms=NOON))
+    assert len(month.data) == 864
+    assert len(exchange.requests) <= 5 + PARALLEL_PAGES
+    exchange.requests.clear()
+    latest = await coordinator.fetch(asked(end_ms=NOON - 43_200 * M, count=1_000))
+    assert (latest.success, len(latest.data)) == (True, 1_000)
+    assert len(exchange.requests) <= 6
+
+
+@pytest.mark.parametrize(("count", "pages"), [(400, 2), (1_000, 5), (1_200, 6)])
+async def test_a_dense_cold_series_takes_exactly_its_pages_and_the_answer_names_them(
+    noon: ManualClock, count: int, pages: int
+) -> None:
+    for request in (asked(end_ms=NOON, count=count), asked(start_ms=NOON - count * M, end_ms=NOON)):
+        exchange = FakeExchangeSource(noon, every_minute(3_000))
+        coordinator = coordinator_on(FakeStore(exchange), noon)
+        response = await coordinator.fetch(request)
+        assert (len(response.data), len(exchange.requests)) == (count, pages)
+        assert response.metadata.split_info == f"{pages} pages"
+
+
+async def test_a_maintenance_hole_is_reached_across(noon: ManualClock) -> None:
+    opens = [at for at in every_minute(1_200) if not NOON - 700 * M <= at < NOON - 460 * M]
+    exchange = FakeExchangeSource(noon, opens)
+    coordinator = coordinator_on(FakeStore(exchange), noon)
+    response = await coordinator.fetch(asked(start_ms=NOON - 1_000 * M, end_ms=NOON))
+    assert (response.success, len(response.data)) == (True, 760)
+    inside = await coordinator.fetch(asked(start_ms=NOON - 600 * M, end_ms=NOON - 500 * M))
+    assert (inside.success, len(inside.data), inside.metadata.missing) == (True, 0, ())
+
+
+async def test_an_empty_page_in_the_middle_of_history_is_believed_for_no_more_than_a_minute(
+    noon: ManualClock,
+) -> None:
+    exchange = FakeExchangeSource(noon, every_minute(2_000))
+    store = FakeStore(exchange)
+    coordinator = coordinator_on(store, noon)
+    hidden = set(every_minute(2_000)[200:])
+    exchange.opens -= hidden
+    response = await coordinator.fetch(asked(start_ms=NOON - 1_000 * M, end_ms=NOON))
+    assert (response.success, response.metadata.reason) == (False, "unconfirmed")
+    exchange.opens |= hidden
+    noon.advance(61)
+    again = await coordinator.fetch(asked(start_ms=NOON - 1_000 * M, end_ms=NOON))
+    assert (again.success, minutes(again)) == (True, list(range(-1_000, 0)))
+
+
+async def test_at_the_deadline_what_arrived_is_the_answer(noon: ManualClock) -> None:
+    exchange = FakeExchangeSource(noon, every_minute(3_000))
+    store = FakeStore(exchange)
+    coordinator = coordinator_on(store, noon)
+
+    async def hang(request: BackboneRequest) -> None:
+        assert request.end_ms is not None
+        if request.end_ms <= NOON - 600 * M:
+            await asyncio.Event().wait()
+
+    exchange.before_answer = hang
+    before = asyncio.all_tasks()
+    for request, missing in (
+        (asked(start_ms=NOON - 1_000 * M, end_ms=NOON), (-1_000, -600)),
+        (asked(end_ms=NOON, count=1_000), (None, -600)),
+    ):
+        limited = msgspec.structs.replace(request, deadline=noon.monotonic() + 0.05)
+        response = await coordinator.fetch(limited)
+        assert isinstance(response.error, DeadlineError)
+        assert minutes(response) == list(range(-600, 0))
+        assert holes(response.metadata.missing) == [missing]
+    assert asyncio.all_tasks() == before
+
+
+async def test_no_retry_waits_beyond_the_deadline(noon: ManualClock) -> None:
+    exchange = FakeExchangeSource(noon, every_minute(10))
+    coordinator = coordinator_on(FakeStore(exchange), noon)
+
+    async def ban(_: BackboneRequest) -> None:
+        raise RateLimitedError("too fast", retry_after_s=3.0)
+
+    exchange.before_answer = ban
+    request = asked(end_ms=NOON, count=5)
+    async with asyncio.timeout(2):
+        with pytest.raises(RateLimitedError):
+            await coordinator.fetch(
+                msgspec.structs.replace(request, deadline=noon.monotonic() + 2.5)
+            )
+    assert len(exchange.requests) == 1
+
+
+async def test_seconds_older_than_the_exchange_keeps_are_told_not_asked(noon: ManualClock) -> None:
+    opens = [NOON - n * SECOND_MS for n in range(1, 500)]
+    exchange = FakeExchangeSource(noon, opens, Timeframe.S1)
+    coordinator = coordinator_on(FakeStore(exchange), noon)
+    year_ago_ms = NOON - 365 * 86_400_000
+    partly = await coordinator.fetch(asked(Timeframe.S1, year_ago_ms, NOON))
+    assert len(partly.data) == 499
+    assert isinstance(partly.error, DataUnavailableError)
+    assert "three months" in partly.metadata.missing[0].reason
+    assert len(exchange.requests) <= 3 + PARALLEL_PAGES
+    exchange.requests.clear()
+    with pytest.raises(DataUnavailableError, match="ask for 1m instead") as caught:
+        await coordinator.fetch(asked(Timeframe.S1, year_ago_ms, year_ago_ms + 10_000))
+    assert len(caught.value.missing) == 1
+    assert exchange.requests == []
+
+
+async def test_a_page_that_contradicts_itself_is_an_error_with_the_row(noon: ManualClock) -> None:
+    exchange = FakeExchangeSource(noon, [*every_minute(500), NOON - 250 * M + 1])
+    coordinator = coordinator_on(FakeStore(exchange), noon)
+    response = await coordinator.fetch(asked(start_ms=NOON - 400 * M, end_ms=NOON))
+    assert isinstance(response.error, ProtocolError)
+    assert "off the grid of 1m: 2025-09-15T07:50:00Z" in str(response.error)
+    assert minutes(response) == list(range(-200, 0)), "the page that is right is kept"
+    assert holes(response.metadata.missing) == [(-400, -200)]
+
+
+async def test_a_waiting_low_call_lets_a_normal_one_pass_between_its_pages(
+    noon: ManualClock,
+) -> None:
+    exchange = FakeExchangeSource(noon, every_minute(3_000))
+    coordinator = coordinator_on(FakeStore(exchange), noon)
+    order: list[Priority] = []
+
+    async def note(request: BackboneRequest) -> None:
+        order.append(request.priority)
+        await asyncio.sleep(0)
+
+    exchange.before_answer = note
+    low = asyncio.create_task(coordinator.fetch(asked(count=1_000, priority=Priority.LOW)))
+    while not order:
+        await asyncio.sleep(0)
+    await coordinator.fetch(asked(end_ms=NOON - 1_500 * M, count=400))
+    assert order.count(Priority.LOW) < 5
+    await low
+    assert order.count(Priority.LOW) == 5

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,12 @@ from tests.coordinator.fake_store import NoChance
 from tests.manual_clock import AUTUMN_2025_MS, ManualClock
 from upbit_backbone.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, utc_datetime
 from upbit_backbone.coordinator.coordinator import Coordinator
-from upbit_backbone.errors import DataUnavailableError, ProtocolError, TransportError
+from upbit_backbone.errors import (
+    DataUnavailableError,
+    DeadlineError,
+    ProtocolError,
+    TransportError,
+)
 from upbit_backbone.models import Trade
 from upbit_backbone.protocol import (
     MAX_PAGE_TRADES,
@@ -198,13 +204,17 @@ async def test_midnight_may_pass_while_pages_are_read() -> None:
 
 @pytest.mark.parametrize(
     ("start_ms", "end_ms"),
-    [(TODAY - 7 * DAY_MS - 1, None), (None, TODAY - 7 * DAY_MS), (None, TODAY - 30 * DAY_MS)],
+    [
+        (TODAY - 8 * DAY_MS, TODAY - 7 * DAY_MS),
+        (None, TODAY - 7 * DAY_MS),
+        (None, TODAY - 30 * DAY_MS),
+    ],
 )
 async def test_what_the_exchange_no_longer_keeps_is_told(
     start_ms: int | None, end_ms: int | None
 ) -> None:
     source = FakeTrades(ManualClock(NOW), STAMPS)
-    with pytest.raises(DataUnavailableError, match="keeps 7 days"):
+    with pytest.raises(DataUnavailableError, match="keeps trades for 7 days"):
         await stamps_of(source, start_ms, end_ms, None if start_ms else 10)
     assert source.requests == []
 
@@ -233,8 +243,72 @@ async def test_a_page_that_fails_leaves_what_was_found_and_names_the_rest() -> N
 async def test_an_exchange_that_repeats_a_page_does_not_hold_us_for_ever() -> None:
     source = FakeTrades(ManualClock(NOW), STAMPS)
     source.ignores_cursor = True
-    with pytest.raises(ProtocolError, match="same page"):
-        await stamps_of(source, TODAY - 2 * DAY_MS, None, None)
+    coordinator = Coordinator(source, clock=source.clock, rng=NoChance())
+    response = await coordinator.fetch(asked(TODAY - 2 * DAY_MS, None, None))
+    assert isinstance(response.error, ProtocolError)
+    assert "same page" in str(response.error)
+    assert len(source.requests) == 2
+
+
+async def test_a_range_that_begins_too_long_ago_gives_what_is_kept_and_names_the_rest() -> None:
+    source = FakeTrades(ManualClock(NOW), STAMPS)
+    coordinator = Coordinator(source, clock=source.clock, rng=NoChance())
+    start_ms = TODAY - 9 * DAY_MS
+    response = await coordinator.fetch(asked(start_ms, TODAY, None))
+    assert isinstance(response.error, DataUnavailableError)
+    assert len(response.data) == len(expected(source, TODAY - 7 * DAY_MS, TODAY, None))
+    (span,) = response.metadata.missing
+    assert (span.start, span.end) == (utc_datetime(start_ms), utc_datetime(TODAY - 7 * DAY_MS))
+    assert "7 days" in span.reason
+
+
+async def test_an_exchange_whose_clock_has_passed_midnight_is_asked_for_the_right_day() -> None:
+    """Its days are counted from tomorrow while ours is still today."""
+    source = FakeTrades(ManualClock(TODAY + DAY_MS + 2_000), [*STAMPS, TODAY + DAY_MS + 500])
+    ours = ManualClock(TODAY + DAY_MS - 2_000)
+    coordinator = Coordinator(source, clock=ours, rng=NoChance())
+    response = await coordinator.fetch(asked(TODAY, None, None))
+    found = [round(one.exchange_time.timestamp() * 1_000) for one in response.data]
+    assert found == [at for at in STAMPS if at >= TODAY]
+
+
+async def test_an_exchange_whose_clock_has_not_passed_midnight_leaves_no_hole() -> None:
+    """What is yesterday for us is today for it, and one day ago the day before."""
+    source = FakeTrades(ManualClock(TODAY - 2_000), STAMPS)
+    coordinator = Coordinator(source, clock=ManualClock(TODAY + 2_000), rng=NoChance())
+    response = await coordinator.fetch(asked(TODAY - DAY_MS, TODAY, None))
+    found = [round(one.exchange_time.timestamp() * 1_000) for one in response.data]
+    assert found == [at for at in STAMPS if TODAY - DAY_MS <= at <= TODAY - 2_000]
+
+
+async def test_a_page_with_trades_that_were_not_asked_for_is_a_protocol_fault() -> None:
+    source = FakeTrades(ManualClock(NOW), STAMPS)
+    answered = source.fetch
+
+    async def without_an_end(request: BackboneRequest) -> BackboneResponse:
+        return await answered(msgspec.structs.replace(request, end_time=None))
+
+    source.fetch = without_an_end  # type: ignore[method-assign]
+    coordinator = Coordinator(source, clock=source.clock, rng=NoChance())
+    with pytest.raises(ProtocolError, match=r"before 2025-09-15T00:00:10Z: the answer has \d+"):
+        await coordinator.fetch(asked(TODAY, TODAY + 10 * SECOND_MS, None))
+
+
+async def test_trades_end_at_the_deadline_with_what_arrived() -> None:
+    source = FakeTrades(ManualClock(NOW), STAMPS)
+
+    async def hang_yesterday(request: BackboneRequest) -> None:
+        if request.days_ago:
+            await asyncio.Event().wait()
+
+    source.before_answer = hang_yesterday
+    coordinator = Coordinator(source, clock=source.clock, rng=NoChance())
+    request = asked(TODAY - HOUR_MS, None, None)
+    deadline = source.clock.monotonic() + 0.05
+    response = await coordinator.fetch(msgspec.structs.replace(request, deadline=deadline))
+    assert isinstance(response.error, DeadlineError)
+    assert len(response.data) == len(expected(source, TODAY, None, None))
+    assert response.metadata.missing[0].end == utc_datetime(TODAY + 1)
 
 
 async def test_low_callers_share_one_page_in_flight_with_those_for_candles() -> None:

@@ -9,11 +9,13 @@ from typing import Any, Literal, Self, TypeVar, overload
 
 import msgspec
 
+from upbit_backbone.api.chunks import ChunkStream
 from upbit_backbone.api.filling import CERTAIN_AFTER_MS, fill_known
 from upbit_backbone.api.paths import DirectDataAccess
 from upbit_backbone.api.stream import Stream
 from upbit_backbone.api.validation import (
     Interval,
+    check_callback,
     check_choice,
     check_flag,
     check_grouping,
@@ -47,6 +49,7 @@ from upbit_backbone.protocol import (
     BackboneMetadata,
     BackboneRequest,
     BackboneResponse,
+    ChunkSource,
     DataSource,
     DataType,
     Health,
@@ -54,6 +57,7 @@ from upbit_backbone.protocol import (
     PerformanceMetrics,
     Policy,
     Priority,
+    Progress,
     SystemStatus,
 )
 from upbit_backbone.telemetry.metrics import CallMetrics
@@ -61,6 +65,8 @@ from upbit_backbone.telemetry.metrics import CallMetrics
 Value = TypeVar("Value")
 
 DEFAULT_COUNT = 200
+ANSWER_BEFORE_S = 0.05
+"""So long before a call's time is over the layers below end with what they have."""
 
 
 class MarketDataAPI:
@@ -75,7 +81,7 @@ class MarketDataAPI:
         self,
         *,
         router: DataSource,
-        coordinator: DataSource,
+        coordinator: ChunkSource,
         clock: Clock,
         metrics: CallMetrics,
         system_status: Callable[[], SystemStatus],
@@ -476,6 +482,61 @@ class MarketDataAPI:
         """
         return self._stream(DataType.CANDLE, symbol, Timeframe.parse(timeframe), policy)
 
+    def iter_candle_chunks(
+        self,
+        symbol: str,
+        timeframe: str | Timeframe,
+        start_time: datetime,
+        end_time: datetime | None = None,
+        priority: Priority = Priority.LOW,
+        *,
+        newest_first: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> ChunkStream:
+        """Candles of a long range, in finished stretches while the rest loads.
+
+        An async iterator of `CandleSeries`, without overlap: each ascending, together all candles
+        of the range. It has no deadline: a load that is in the way of others, and a block by the
+        exchange, make it wait. What is stored is not asked again, so a load that broke off goes
+        on where it was. Periods of which nothing is known are in ``missing`` of what is returned.
+
+        Args:
+            symbol: Market code.
+            timeframe: As `get_candle_data`.
+            start_time: First open time; not in the future.
+            end_time: Exclusive; None or later than now means now.
+            priority: Who goes first; LOW leaves the others what they need.
+            newest_first: Stretches from the newest down, as a chart draws them.
+            progress: Called with a `Progress` after each page and each change of state.
+
+        Raises:
+            InvalidRequestError: the call is wrong; `UnknownSymbolError` (while iterating) for the
+                symbol.
+            TransportError: while iterating: the exchange was not reached for half a minute.
+        """
+        self._check_running()
+        parsed = Timeframe.parse(timeframe)
+        check_priority(priority)
+        check_flag("newest_first", newest_first)
+        check_callback("progress", progress)
+        if not isinstance(symbol, str):
+            check_symbol(symbol, ())
+        if start_time is None:
+            raise InvalidRequestError("start_time must be given: the first open time of the range")
+        interval = self._interval(start_time, end_time, None)
+        assert interval.start_ms is not None
+        request = BackboneRequest(
+            DataType.CANDLE,
+            (symbol,),
+            parsed,
+            utc_datetime(interval.start_ms),
+            None if interval.end_ms is None else utc_datetime(interval.end_ms),
+            priority=priority,
+            max_age=priority.max_age_s,
+        )
+        chunks = self._coordinator.chunks(request, newest_first=newest_first, on_progress=progress)
+        return ChunkStream(chunks, lambda: self._check_symbol(symbol))
+
     async def get_markets(self) -> tuple[Market, ...]:
         """What the exchange lists, in its order; the list stored last while it is not reached.
 
@@ -584,17 +645,22 @@ class MarketDataAPI:
         """Send a request down, within its deadline."""
         self._check_running()
         limit_s = request.priority.deadline_s if timeout is None else timeout
+        if limit_s is not None:
+            # A little earlier: below it is known what arrived until then.
+            deadline_s = started + limit_s - min(ANSWER_BEFORE_S, limit_s / 10)
+            request = msgspec.structs.replace(request, deadline=deadline_s)
         try:
             async with asyncio.timeout(limit_s) as deadline:
                 async with self._slots[request.priority]:
                     response = await self._direct.fetch(request)
         except TimeoutError as error:
             self._metrics.failed()
-            if not deadline.expired():
+            if not (isinstance(error, DeadlineError) or deadline.expired()):
                 raise
             raise DeadlineError(
                 f"no {request.data_type.value} of {', '.join(request.symbols)} within"
-                f" {limit_s:g} s: try again, or give a longer timeout"
+                f" {limit_s:g} s: try again, or give a longer timeout",
+                missing=error.missing if isinstance(error, DeadlineError) else (),
             ) from error
         except BackboneError:
             self._metrics.failed()

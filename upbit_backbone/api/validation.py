@@ -123,6 +123,18 @@ def check_flag(name: str, value: bool) -> None:
         raise InvalidRequestError(f"{name} must be True or False, was {_shown(value)}")
 
 
+def check_callback(name: str, callback: object) -> None:
+    """Refuse what cannot be called.
+
+    Raises:
+        InvalidRequestError: it is not None and not callable.
+    """
+    if callback is not None and not callable(callback):
+        raise InvalidRequestError(
+            f"{name} must be a function that is called, or None, was {_shown(callback)}"
+        )
+
+
 def check_interval(
     start_time: datetime | None,
     end_time: datetime | None,

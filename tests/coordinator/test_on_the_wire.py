@@ -1,0 +1,60 @@
+"""The coordinator in its house, against the simulator: what is really asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+from upbit_backbone import BackboneConfig, BackboneManager, DataType, Priority
+from upbit_backbone.clock import ShiftedClock, utc_datetime
+from upbit_backbone.protocol import BackboneRequest
+from upbit_backbone.simulator.server import Simulator
+
+NIGHT_MS = 1_757_894_430_000
+"""2025-09-15T00:00:30Z, inside the recordings."""
+
+
+def requests_of(manager: BackboneManager) -> int:
+    return int(manager.get_layer_status("layer_1").counters["requests"])
+
+
+async def test_189_tickers_in_tens_are_19_requests_on_the_wire(tmp_path: Path) -> None:
+    config = BackboneConfig(exchange="simulator", data_dir=tmp_path, symbols_per_request=10)
+    manager = BackboneManager(config, clock=ShiftedClock(NIGHT_MS), rng=Random(1))
+    await manager.initialize()
+    try:
+        symbols = tuple(market.symbol for market in await manager.api.get_markets())[:189]
+        before = requests_of(manager)
+        assert manager._coordinator is not None
+        request = BackboneRequest(DataType.TICKER, symbols, max_age=0.0)
+        response = await manager._coordinator.fetch(request)
+        assert [ticker.symbol for ticker in response.data] == list(symbols)
+        assert requests_of(manager) - before == 19
+        assert response.metadata.split_info == "19 requests"
+    finally:
+        await manager.shutdown()
+
+
+async def test_a_thousand_cold_candles_are_five_requests_and_none_the_second_time(
+    tmp_path: Path,
+) -> None:
+    clock = ShiftedClock(NIGHT_MS)
+    end = utc_datetime(NIGHT_MS - 3_630_000)
+    start = utc_datetime(NIGHT_MS - 3_630_000 - 1_000 * 60_000)
+    async with Simulator(as_recorded=True, clock=clock) as simulator:
+        config = BackboneConfig(
+            rest_url=simulator.rest_url, ws_url=simulator.ws_url, data_dir=tmp_path
+        )
+        for requests in (5, 0):
+            manager = BackboneManager(config, clock=clock, rng=Random(1))
+            await manager.initialize()
+            try:
+                before = requests_of(manager)
+                series, metadata = await manager.api.get_candle_data(
+                    "KRW-XRP", "1m", start, end, Priority.NORMAL, with_metadata=True
+                )
+                assert (len(series), metadata.missing) == (1_000, ())
+                assert requests_of(manager) - before == requests
+                assert metadata.split_info == ("5 pages" if requests else None)
+            finally:
+                await manager.shutdown()

@@ -1,0 +1,337 @@
+"""Requests for candles: the stored part, the pages of the rest, and one answer made of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from upbit_backbone.clock import Clock, epoch_ms, utc_datetime
+from upbit_backbone.coordinator.checks import check_series
+from upbit_backbone.coordinator.pages import Pages
+from upbit_backbone.coordinator.plan import (
+    TOO_OLD_SECONDS,
+    UNCONFIRMED,
+    CandlePlan,
+    Page,
+    counted,
+    plan_candles,
+)
+from upbit_backbone.coordinator.ranges import Range, joined, periods_between, unknown
+from upbit_backbone.coordinator.walk import CandleWalk
+from upbit_backbone.errors import (
+    BackboneError,
+    DataUnavailableError,
+    InvalidRequestError,
+    ProtocolError,
+)
+from upbit_backbone.models import CandleSeries, Source, Span, Timeframe
+from upbit_backbone.protocol import (
+    MAX_PAGE_CANDLES,
+    BackboneMetadata,
+    BackboneRequest,
+    BackboneResponse,
+    DataSource,
+    Reach,
+)
+
+MAX_WINDOW = 20 * MAX_PAGE_CANDLES
+"""Periods asked of the store at once for a number of candles: where history ends is not known
+before."""
+NO_CANDLE_BEFORE_MS = -62_135_596_800_000
+"""The year 1, where the calendar begins: a walk for more candles than there are ends here."""
+_FARTHER: tuple[Source, ...] = ("cache", "storage", "rest")
+
+
+class Gathered:
+    """What a request collected so far; the first part is the store's answer."""
+
+    def __init__(self) -> None:
+        self.parts: list[CandleSeries] = []
+        self.missing: list[Span] = []
+        self.silent: dict[Span, None] = {}
+        """Where there is none, as told with each part."""
+        self.error: BackboneError | None = None
+        self.asked = False
+        self.pages = 0
+        """How many were answered."""
+        self.source: Source = "cache"
+        self.age_s = 0.0
+        self.periods_a_page = MAX_PAGE_CANDLES
+        """As the last walk found it."""
+
+    @property
+    def rows(self) -> int:
+        return len(self.merged()) if self.parts else 0
+
+    def merged(self) -> CandleSeries:
+        if len(self.parts) > 1:
+            self.parts = [CandleSeries.merged(self.parts)]
+        return self.parts[0]
+
+    def take(self, response: BackboneResponse) -> None:
+        """Add the rows of an answer: the farthest part gives the whole its source, the oldest
+        its age. What is proved does not age."""
+        metadata = response.metadata
+        self.parts.append(response.data)
+        self.silent |= dict.fromkeys(metadata.silent)
+        if metadata.source is not None:
+            self.source = max(self.source, metadata.source, key=_FARTHER.index)
+        self.age_s = max(self.age_s, metadata.age_s or 0.0)
+
+    def cut(self, start_ms: int | None, end_ms: int | None) -> None:
+        """Keep the rows of a range."""
+        self.parts = [self.merged().between(start_ms, end_ms)]
+
+
+class CandleGatherer:
+    """Answers a request for candles of any size."""
+
+    def __init__(self, below: DataSource, pages: Pages, clock: Clock) -> None:
+        self._below = below
+        self._pages = pages
+        self._clock = clock
+        self.splits = 0
+
+    async def fetch(self, request: BackboneRequest) -> BackboneResponse:
+        """As `Coordinator.fetch`, for candles."""
+        started = self._clock.monotonic()
+        timeframe = request.timeframe
+        if timeframe is None:
+            raise InvalidRequestError("a request for candles names a timeframe, was None")
+        start_ms, end_ms = self.aligned(request, timeframe)
+        gathered = Gathered()
+        if request.count is None:
+            if start_ms is None:
+                raise InvalidRequestError("a request for candles has a start or a count")
+            await self._gather_range(gathered, request, timeframe, start_ms, end_ms)
+            series = gathered.merged().between(start_ms, end_ms)
+        elif start_ms is None:
+            await self._gather_latest(gathered, request, timeframe, end_ms, request.count)
+            series = gathered.merged().between(None, end_ms)
+            series = series[max(0, len(series) - request.count) :]
+        else:
+            await self._gather_first(gathered, request, timeframe, start_ms, end_ms, request.count)
+            series = gathered.merged().between(start_ms, end_ms)[: request.count]
+        check_series(series, f"candles of {request.symbols[0]} {timeframe}, merged")
+        return self._response(request, gathered, series, started)
+
+    def aligned(self, request: BackboneRequest, timeframe: Timeframe) -> tuple[int | None, int]:
+        """Both ends of a request on the timeframe's grid; without an end, the forming candle's."""
+        now_ms = self._clock.now_ms()
+        end_ms = timeframe.ceil_ms(now_ms + 1 if request.end_ms is None else request.end_ms)
+        start_ms = None if request.start_ms is None else timeframe.ceil_ms(request.start_ms)
+        return start_ms, end_ms
+
+    async def stored(
+        self, request: BackboneRequest, start_ms: int | None, end_ms: int, count: int | None = None
+    ) -> BackboneResponse:
+        """What the store has of a range, and what it misses; causes no request."""
+        return await self._below.fetch(
+            msgspec.structs.replace(
+                request,
+                start_time=None if start_ms is None else utc_datetime(start_ms),
+                end_time=utc_datetime(end_ms),
+                count=count,
+                reach=Reach.STORED,
+            )
+        )
+
+    def plan(self, stored: BackboneResponse, timeframe: Timeframe) -> CandlePlan:
+        """What to ask for beside a stored answer."""
+        return plan_candles(timeframe, stored.metadata.missing, now_ms=self._clock.now_ms())
+
+    async def unconfirmed(
+        self, request: BackboneRequest, walk: CandleWalk, *, settled: bool
+    ) -> list[Range]:
+        """Where the exchange showed nothing and the store has no proof of that; ascending.
+
+        Args:
+            request: What was asked.
+            walk: The walk that met short pages.
+            settled: Whether the store took one of them for the second reading that proves it:
+                then it is asked how far the proof goes.
+        """
+        if not settled:
+            return walk.unshown
+        left: list[Range] = []
+        for unshown in walk.unshown:
+            stored = await self.stored(request, *unshown)
+            left += [
+                Range(epoch_ms(span.start), epoch_ms(span.end))
+                for span in stored.metadata.missing
+                if span.start is not None and span.end is not None
+            ]
+        return left
+
+    async def _walk(
+        self,
+        gathered: Gathered,
+        request: BackboneRequest,
+        plan: CandlePlan,
+        walk: CandleWalk,
+        taken: Callable[[CandleSeries], None] = lambda _: None,
+    ) -> bool:
+        """Ask for the pages of a walk. True: the store took a short one for a second reading."""
+        settled = False
+        answers: list[tuple[Page, BackboneResponse]] = []
+
+        def take(page: Page, response: BackboneResponse) -> None:
+            nonlocal settled
+            answers.append((page, response))
+            gathered.pages += 1
+            settled |= len(response.data) < page.rows and not response.metadata.missing
+            taken(response.data)
+
+        if plan.holes:
+            gathered.asked = True
+            gathered.error = await self._pages.run(request, walk, take, most=plan.pages)
+        gathered.periods_a_page = walk.periods_a_page
+        self.splits += len(answers) > 1
+        # Of equal candles the one of the newest page is kept, in whatever order they arrived.
+        answers.sort(key=lambda answer: answer[0].end_ms)
+        for _, response in answers:
+            gathered.take(response)
+        return settled
+
+    async def _gather_range(
+        self,
+        gathered: Gathered,
+        request: BackboneRequest,
+        timeframe: Timeframe,
+        start_ms: int,
+        end_ms: int,
+    ) -> None:
+        stored = await self.stored(request, start_ms, end_ms)
+        gathered.take(stored)
+        plan = self.plan(stored, timeframe)
+        walk = CandleWalk(plan, periods_a_page=gathered.periods_a_page)
+        settled = await self._walk(gathered, request, plan, walk)
+        failed = walk.unreached
+        if not failed:
+            # The page that failed is covered by its neighbours.
+            gathered.error = None
+        elif gathered.error is None:
+            raise ProtocolError(f"the pages left out a part of the plan ({plan}): {failed[0]}")
+        spans = [
+            (*span, UNCONFIRMED) for span in await self.unconfirmed(request, walk, settled=settled)
+        ]
+        spans += [(*span, str(gathered.error)) for span in failed]
+        spans += [(*span, TOO_OLD_SECONDS) for span in plan.beyond]
+        if plan.beyond and gathered.error is None:
+            gathered.error = DataUnavailableError(TOO_OLD_SECONDS)
+        gathered.missing += [unknown(*span) for span in sorted(spans)]
+
+    async def _gather_latest(
+        self,
+        gathered: Gathered,
+        request: BackboneRequest,
+        timeframe: Timeframe,
+        end_ms: int,
+        count: int,
+    ) -> None:
+        """From the end down: what is stored, then a window below it, until there are enough."""
+        at_ms, oldest_ms = end_ms, timeframe.ceil_ms(NO_CANDLE_BEFORE_MS)
+        while gathered.rows < count:
+            stored = await self.stored(request, None, at_ms, count - gathered.rows)
+            gathered.take(stored)
+            if not stored.metadata.missing:
+                return
+            hole_end = stored.metadata.missing[0].end
+            assert hole_end is not None
+            high_ms = epoch_ms(hole_end)
+            if high_ms <= oldest_ms:
+                return
+            window = min(count - gathered.rows, MAX_WINDOW)
+            # Thin times need as many periods more as their pages were found to reach further.
+            window = max(1, window * gathered.periods_a_page // MAX_PAGE_CANDLES)
+            at_ms = max(oldest_ms, timeframe.back_ms(high_ms, window))
+            await self._gather_range(gathered, request, timeframe, at_ms, high_ms)
+            if gathered.missing:
+                # What lies below the newest unknown span is not part of the answer.
+                newest = gathered.missing[-1]
+                assert newest.end is not None
+                gathered.cut(epoch_ms(newest.end), None)
+                if newest.reason == UNCONFIRMED:
+                    gathered.error = None
+                gathered.missing = []
+                if gathered.rows < count:
+                    gathered.missing = [unknown(None, epoch_ms(newest.end), newest.reason)]
+                return
+            if gathered.rows:
+                # Pages reach below their window, and leave no hole down to their oldest row.
+                at_ms = min(at_ms, int(gathered.merged().time[0]))
+
+    async def _gather_first(
+        self,
+        gathered: Gathered,
+        request: BackboneRequest,
+        timeframe: Timeframe,
+        start_ms: int,
+        end_ms: int,
+        count: int,
+    ) -> None:
+        """The first `count` candles from a start: windows upward, doubled while they are thin."""
+        at_ms, window = start_ms, min(count, MAX_WINDOW)
+        unconfirmed: list[Range] = []
+        while True:
+            left = periods_between(timeframe, at_ms, end_ms)
+            high_ms = timeframe.back_ms(at_ms, -min(window, left))
+            stored = await self.stored(request, at_ms, high_ms)
+            gathered.take(stored)
+            plan = self.plan(stored, timeframe)
+            unconfirmed += plan.beyond
+            walk = CandleWalk(plan, newest_first=False, periods_a_page=gathered.periods_a_page)
+            found = [gathered.merged()]
+
+            def stop_when_enough(
+                page: CandleSeries, walk: CandleWalk = walk, found: list[CandleSeries] = found
+            ) -> None:
+                found.append(page)
+                below_ms = walk.frontier_ms
+                if sum(len(part.between(start_ms, below_ms)) for part in found) >= count:
+                    walk.stop()
+
+            settled = await self._walk(gathered, request, plan, walk, stop_when_enough)
+            unconfirmed += await self.unconfirmed(request, walk, settled=settled)
+            reached_ms = high_ms if walk.frontier_ms is None else walk.frontier_ms
+            gathered.cut(start_ms, reached_ms)
+            at_ms = reached_ms
+            if at_ms >= end_ms or gathered.rows >= count or gathered.error is not None:
+                break
+            window = window * 2 if gathered.rows == 0 else min(window * 2, MAX_WINDOW)
+        gathered.missing = [unknown(*span, UNCONFIRMED) for span in joined(unconfirmed)]
+        if gathered.error is not None:
+            if gathered.rows >= count:
+                gathered.error = None
+            else:
+                gathered.missing = [
+                    span
+                    for span in gathered.missing
+                    if span.end is not None and epoch_ms(span.end) <= at_ms
+                ]
+                gathered.missing.append(unknown(at_ms, None, str(gathered.error)))
+
+    def _response(
+        self, request: BackboneRequest, gathered: Gathered, series: CandleSeries, started: float
+    ) -> BackboneResponse:
+        missing, error = tuple(gathered.missing), gathered.error
+        if error is not None and not len(series):
+            error.missing = missing
+            raise error
+        metadata = BackboneMetadata(
+            source_layer="layer_1" if gathered.pages else "layer_2",
+            cache_hit=not gathered.asked and not missing,
+            processing_time_ms=(self._clock.monotonic() - started) * 1_000,
+            data_count=len(series),
+            priority_used=request.priority,
+            split_info=counted(gathered.pages, "page") if gathered.pages > 1 else None,
+            source=gathered.source,
+            age_s=gathered.age_s,
+            path="coordinator → storage" + (" → router" if gathered.asked else ""),
+            missing=missing,
+            reason=str(error) if error else UNCONFIRMED if missing else "",
+            silent=tuple(gathered.silent),
+        )
+        series = series.labelled(gathered.source)
+        return BackboneResponse(not missing, series, metadata, error, request.request_id)

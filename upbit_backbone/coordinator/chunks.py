@@ -1,0 +1,310 @@
+"""A long range of candles, given in finished stretches while the rest loads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Self
+
+from upbit_backbone.clock import SECOND_MS, Clock, utc_datetime
+from upbit_backbone.coordinator.candles import CandleGatherer
+from upbit_backbone.coordinator.checks import check_series
+from upbit_backbone.coordinator.pages import Pages
+from upbit_backbone.coordinator.plan import TOO_OLD_SECONDS, UNCONFIRMED, Page
+from upbit_backbone.coordinator.progress import ProgressMeter
+from upbit_backbone.coordinator.ranges import Range, joined, periods_between, unknown
+from upbit_backbone.coordinator.retry import BACKFILL
+from upbit_backbone.coordinator.walk import CandleWalk
+from upbit_backbone.errors import (
+    BackboneError,
+    ClosedError,
+    InvalidRequestError,
+    RateLimitedError,
+)
+from upbit_backbone.models import CandleSeries, Span
+from upbit_backbone.protocol import (
+    MAX_PAGE_CANDLES,
+    BackboneRequest,
+    BackboneResponse,
+    Progress,
+    ProgressState,
+)
+from upbit_backbone.tasks import TaskOwner
+
+PAGES_A_WINDOW = 20
+"""The store is asked for so much at once: what is loaded is held by nobody when it was given."""
+MOST_WAITING = 8
+"""Finished stretches that a slow reader leaves waiting before the loading waits for it."""
+
+
+class Chunks:
+    """Loads one range; implements `CandleChunks`.
+
+    The range is cut into windows. Of each the store says what it has, and the pages of the rest
+    are asked in the order of the walk; a stretch is given as soon as all before it is there. The
+    loading runs in a task of its own, at most some stretches ahead of the reader.
+    """
+
+    def __init__(
+        self,
+        request: BackboneRequest,
+        *,
+        gatherer: CandleGatherer,
+        pages: Pages,
+        tasks: TaskOwner,
+        clock: Clock,
+        newest_first: bool,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> None:
+        """Prepare; nothing is asked before the first `anext`."""
+        if request.timeframe is None or request.start_ms is None or request.count is not None:
+            raise InvalidRequestError("candles in pieces have a timeframe and a start, no count")
+        self._request = request
+        self._timeframe = request.timeframe
+        self._gatherer = gatherer
+        self._pages = pages
+        self._tasks = tasks
+        self._clock = clock
+        self._newest_first = newest_first
+        self._on_progress = on_progress
+        start_ms, self._end_ms = gatherer.aligned(request, self._timeframe)
+        assert start_ms is not None
+        self._start_ms = min(start_ms, self._end_ms)
+        total = periods_between(self._timeframe, self._start_ms, self._end_ms)
+        self._meter = ProgressMeter(request.symbols[0], self._timeframe, total, clock.monotonic())
+        self._periods_a_page = MAX_PAGE_CANDLES
+        self._missing: dict[str, list[Range]] = {}
+        """By reason."""
+        self._ready: deque[CandleSeries] = deque()
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._going = asyncio.Event()
+        self._going.set()
+        self._task: asyncio.Task[None] | None = None
+        self._error: BaseException | None = None
+        self._over = False
+
+    @property
+    def progress(self) -> Progress:
+        return self._meter.at(self._clock.monotonic())
+
+    @property
+    def missing(self) -> tuple[Span, ...]:
+        spans = [
+            (*span, reason) for reason, ranges in self._missing.items() for span in joined(ranges)
+        ]
+        return tuple(unknown(*span) for span in sorted(spans))
+
+    def pause(self) -> None:
+        self._going.clear()
+        if not self._over:
+            self._enter("paused", "by whoever reads")
+
+    def resume(self) -> None:
+        self._going.set()
+        if not self._over:
+            self._enter("running")
+
+    def cancel(self) -> None:
+        if not self._over:
+            self._end_now(None, "cancelled")
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> CandleSeries:
+        if self._task is None and not self._over:
+            name = f"chunks of {self._request.symbols[0]} {self._timeframe}"
+            self._task = asyncio.get_running_loop().create_task(self._run(), name=name)
+            self._tasks.own(self._task)
+        while not self._ready:
+            if self._over:
+                error, self._error = self._error, None
+                if error is not None:
+                    raise error
+                raise StopAsyncIteration
+            self._news.clear()
+            await self._news.wait()
+        chunk = self._ready.popleft()
+        self._room.set()
+        return chunk
+
+    # Called by the pages while they are asked.
+
+    async def may_go_on(self) -> None:
+        """Wait while it is paused, or the reader is far behind."""
+        while not (self._going.is_set() and self._room.is_set()):
+            await self._going.wait()
+            await self._room.wait()
+
+    def runs(self) -> None:
+        if self._going.is_set():
+            self._enter("running")
+
+    def waits_for_load(self, load: float) -> None:
+        self._enter("waiting for load", f"load {load:.0f} %")
+
+    def waits_for_exchange(self, error: BackboneError, wait_s: float) -> None:
+        if isinstance(error, RateLimitedError):
+            until = utc_datetime(self._clock.now_ms() + round(wait_s * SECOND_MS))
+            self._enter("rate-limited", str(error), until)
+        else:
+            self._enter("running", f"trying again: {error}")
+
+    # The loading.
+
+    async def _run(self) -> None:
+        try:
+            await self._load()
+        except BackboneError as error:
+            self._finish(error, "ended", str(error))
+        except asyncio.CancelledError:
+            # Whoever cancels has finished before; else the service is being closed.
+            self._finish(ClosedError("the service was closed while candles were loaded"), "ended")
+            raise
+        except Exception as error:
+            self._finish(error, "ended", repr(error))  # the reader must not wait for ever
+            raise
+        else:
+            self._finish(None, "done")
+
+    async def _load(self) -> None:
+        timeframe = self._timeframe
+        low_ms, high_ms = self._start_ms, self._end_ms
+        while low_ms < high_ms:
+            await self.may_go_on()
+            left = periods_between(timeframe, low_ms, high_ms)
+            size = min(left, PAGES_A_WINDOW * self._periods_a_page)
+            if self._newest_first:
+                window = Range(timeframe.back_ms(high_ms, size), high_ms)
+                high_ms = window.start_ms
+            else:
+                window = Range(low_ms, timeframe.back_ms(low_ms, -size))
+                low_ms = window.end_ms
+            await self._load_window(window)
+
+    async def _load_window(self, window: Range) -> None:
+        stored = await self._gatherer.stored(self._request, *window)
+        plan = self._gatherer.plan(stored, self._timeframe)
+        walk = CandleWalk(
+            plan, newest_first=self._newest_first, periods_a_page=self._periods_a_page
+        )
+        stretch = _Stretch(window, stored.data, newest_first=self._newest_first)
+        settled, failure = False, None
+
+        def take(page: Page, response: BackboneResponse) -> None:
+            nonlocal settled
+            settled |= len(response.data) < page.rows and not response.metadata.missing
+            stretch.add(response.data)
+            self._give(stretch, walk.frontier_ms)
+
+        if plan.holes:
+            failure = await self._pages.run(
+                self._request, walk, take, most=plan.pages, watcher=self, patience=BACKFILL
+            )
+            self._periods_a_page = walk.periods_a_page
+        if not (plan.holes and stretch.rows):
+            self._learn(window, stretch.rows)
+        unconfirmed = await self._gatherer.unconfirmed(self._request, walk, settled=settled)
+        self._lack(UNCONFIRMED, unconfirmed)
+        self._lack(TOO_OLD_SECONDS, plan.beyond)
+        self._give(stretch, walk.frontier_ms)
+        if walk.unreached and failure is not None:
+            self._lack(str(failure), walk.unreached)
+            failure.missing = self.missing
+            raise failure
+
+    def _lack(self, reason: str, ranges: Iterable[Range]) -> None:
+        self._missing.setdefault(reason, []).extend(ranges)
+
+    def _learn(self, window: Range, rows: int) -> None:
+        """How thin a window was says how wide the next ones may be, without a single candle too."""
+        found = periods_between(self._timeframe, *window) * MAX_PAGE_CANDLES // (rows + 1)
+        self._periods_a_page = max(MAX_PAGE_CANDLES, min(2 * self._periods_a_page, found))
+
+    def _give(self, stretch: _Stretch, frontier_ms: int | None) -> None:
+        """Hand the reader what is finished, and tell how far that is."""
+        chunk = stretch.finished(frontier_ms)
+        if chunk is None:
+            return
+        check_series(chunk, f"candles of {chunk.symbol} {chunk.timeframe}, merged")
+        edge_ms = stretch.edge_ms
+        done = (
+            periods_between(self._timeframe, edge_ms, self._end_ms)
+            if self._newest_first
+            else periods_between(self._timeframe, self._start_ms, edge_ms)
+        )
+        self._meter.advance(self._clock.monotonic(), done, len(chunk))
+        if len(chunk):
+            self._ready.append(chunk)
+            if len(self._ready) >= MOST_WAITING:
+                self._room.clear()
+            self._news.set()
+        self._tell()
+
+    def _enter(self, state: ProgressState, reason: str = "", until: datetime | None = None) -> None:
+        if self._meter.enter(state, reason, until):
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._on_progress is None:
+            return
+        try:
+            self._on_progress(self.progress)
+        except Exception as error:  # noqa: BLE001  it is not ours: it belongs to who reads
+            self._on_progress = None
+            self._end_now(error, repr(error))
+
+    def _end_now(self, error: BaseException | None, reason: str) -> None:
+        """End the loading, and with an error or without one the reading too."""
+        self._finish(error, "ended", reason)
+        self._ready.clear()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _finish(self, error: BaseException | None, state: ProgressState, reason: str = "") -> None:
+        if self._over:
+            return
+        self._over, self._error = True, error
+        self._news.set()
+        self._enter(state, reason)
+
+
+class _Stretch:
+    """The rows of a window, given away as far as they are finished."""
+
+    def __init__(self, window: Range, stored: CandleSeries, *, newest_first: bool) -> None:
+        self._window = window
+        self._parts = [stored.between(*window)]
+        self._newest_first = newest_first
+        self.rows = len(self._parts[0])
+        """How many it has had, those that came twice counted twice."""
+        self.edge_ms = window.end_ms if newest_first else window.start_ms
+        """Up to here all was given."""
+
+    def add(self, page: CandleSeries) -> None:
+        """Take a page; what lies outside of the window was or will be given by another."""
+        self._parts.append(page.between(*self._window))
+        self.rows += len(self._parts[-1])
+
+    def finished(self, frontier_ms: int | None) -> CandleSeries | None:
+        """What is finished and was not given yet; None: nothing new, not even an empty stretch."""
+        window = self._window
+        if self._newest_first:
+            to_ms = window.start_ms if frontier_ms is None else frontier_ms
+            fresh = Range(to_ms, self.edge_ms)
+            kept = Range(window.start_ms, to_ms)
+        else:
+            to_ms = window.end_ms if frontier_ms is None else frontier_ms
+            fresh = Range(self.edge_ms, to_ms)
+            kept = Range(to_ms, window.end_ms)
+        if fresh.start_ms >= fresh.end_ms:
+            return None
+        self.edge_ms = to_ms
+        chunk = CandleSeries.merged([part.between(*fresh) for part in self._parts])
+        first, *rest = (part.between(*kept) for part in self._parts)
+        self._parts = [first, *(part for part in rest if len(part))]
+        return chunk

@@ -1,0 +1,109 @@
+"""Whose turn it is: all LOW callers together have one page in flight."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Hashable
+from contextlib import asynccontextmanager
+
+from upbit_backbone.clock import Clock
+
+LOW_SPACING_S = 1.05 / 8
+"""How far LOW requests are apart when nobody else asks."""
+MOST_IN_FLIGHT = 2
+_ENOUGH_REMEMBERED = 1_000
+
+
+class TurnKeeper:
+    """Lets one page go at a time; a second one only while a page takes longer than the spacing.
+
+    So an exchange that is far away costs no throughput, and one that is near never sees two.
+    Plain bookkeeping: the caller passes `now`. Whoever had its last turn longest ago is next.
+    """
+
+    def __init__(self, spacing_s: float = LOW_SPACING_S) -> None:
+        self._spacing_s = spacing_s
+        self._in_flight = 0
+        self._last_begun_s = float("-inf")
+        self._served: dict[Hashable, int] = {}
+        self._count = 0
+
+    @property
+    def in_flight(self) -> int:
+        """How many pages are under way."""
+        return self._in_flight
+
+    def wait_s(self, now: float) -> float | None:
+        """Seconds until the next page may go; 0.0: now; None: not before one has ended."""
+        if self._in_flight == 0:
+            return 0.0
+        if self._in_flight >= MOST_IN_FLIGHT:
+            return None
+        return max(0.0, self._last_begun_s + self._spacing_s - now)
+
+    def rank(self, caller: Hashable) -> int:
+        """Who has the lowest is next."""
+        return self._served.get(caller, -1)
+
+    def begin(self, caller: Hashable, now: float) -> None:
+        """Count a page that goes now."""
+        self._in_flight += 1
+        self._last_begun_s = now
+        self._count += 1
+        if len(self._served) >= _ENOUGH_REMEMBERED:
+            self._served.clear()
+        self._served[caller] = self._count
+
+    def end(self) -> None:
+        """Count a page that is over, however it ended."""
+        self._in_flight -= 1
+
+
+class LowTurns:
+    """Waits for turns."""
+
+    def __init__(self, clock: Clock, spacing_s: float = LOW_SPACING_S) -> None:
+        self._clock = clock
+        self._keeper = TurnKeeper(spacing_s)
+        self._waiting: list[tuple[Hashable, asyncio.Event]] = []
+
+    @asynccontextmanager
+    async def turn(self, caller: Hashable) -> AsyncIterator[None]:
+        """Hold one of the turns; `caller` tells whose pages belong together."""
+        mine = (caller, asyncio.Event())
+        self._waiting.append(mine)
+        try:
+            while not self._may_go(mine):
+                await self._look_again(mine)
+            self._keeper.begin(caller, self._clock.monotonic())
+        finally:
+            self._waiting.remove(mine)
+            self._wake()
+        try:
+            yield
+        finally:
+            self._keeper.end()
+            self._wake()
+
+    def _next(self) -> tuple[Hashable, asyncio.Event]:
+        # Of equals the one that waits longest: `min` takes the first.
+        return min(self._waiting, key=lambda waiting: self._keeper.rank(waiting[0]))
+
+    def _may_go(self, mine: tuple[Hashable, asyncio.Event]) -> bool:
+        return self._next() is mine and self._keeper.wait_s(self._clock.monotonic()) == 0.0
+
+    async def _look_again(self, mine: tuple[Hashable, asyncio.Event]) -> None:
+        """Wait until the turn may have come; a timer that comes early is looked at again."""
+        wait_s = None
+        if self._next() is mine:
+            wait_s = self._keeper.wait_s(self._clock.monotonic())
+        try:
+            async with asyncio.timeout(wait_s):
+                await mine[1].wait()
+        except TimeoutError:
+            pass
+        mine[1].clear()
+
+    def _wake(self) -> None:
+        if self._waiting:
+            self._next()[1].set()
