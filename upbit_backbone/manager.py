@@ -244,6 +244,7 @@ class BackboneManager:
             origin=self._origin,
             clock=self._clock,
             memory_limit_bytes=int(config.memory_limit_mb * MEMORY_SHARE * 2**20),
+            pinned=config.pinned_series,
         )
         self._coordinator = Coordinator(
             self._storage,

@@ -81,14 +81,15 @@ class FakeSubscription:
         self.values: asyncio.Queue[Any] = asyncio.Queue()
         self.state: SubscriptionState = "pending"
         self.reason = "waiting for the first value"
+        self.ended = False
 
     def __aiter__(self) -> FakeSubscription:
         return self
 
     async def __anext__(self) -> Any:
-        if self.state == "closed":
+        if self.ended or (value := await self.values.get()) is None:
             raise StopAsyncIteration
-        return await self.values.get()
+        return value
 
     async def __aenter__(self) -> FakeSubscription:
         return self
@@ -98,6 +99,8 @@ class FakeSubscription:
 
     def close(self) -> None:
         self.state = "closed"
+        self.ended = True
+        self.values.put_nowait(None)
 
 
 class FakeExchangeSource:

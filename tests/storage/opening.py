@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 from upbit_backbone.clock import Clock
+from upbit_backbone.models import Timeframe
 from upbit_backbone.origin import Origin
 from upbit_backbone.protocol import DataSource
 from upbit_backbone.storage.database import FILE_NAME
@@ -22,6 +23,7 @@ async def opened(
     *,
     origin: Origin | None = None,
     memory_limit_bytes: int = 1 << 20,
+    pinned: Iterable[tuple[str, Timeframe]] = (),
 ) -> AsyncIterator[Storage]:
     """A running store; stopped at the end."""
     storage = Storage(
@@ -30,6 +32,8 @@ async def opened(
         origin=origin or Origin("test"),
         clock=clock,
         memory_limit_bytes=memory_limit_bytes,
+        pinned=pinned,
+        look_every_s=0.005,
     )
     try:
         await storage.start()
@@ -41,7 +45,9 @@ async def opened(
 def coverage_in(folder: Path) -> list[tuple[int, int]]:
     """Proved ranges of all series in the file."""
     with closing(sqlite3.connect(folder / FILE_NAME)) as sql:
-        return sql.execute("SELECT start_ms, end_ms FROM coverage ORDER BY start_ms").fetchall()
+        return sql.execute(
+            "SELECT start_ms, end_ms FROM coverage WHERE state != 'unknown' ORDER BY start_ms"
+        ).fetchall()
 
 
 def rows_in(folder: Path, table: str = "candles_KRW_BTC_1m") -> list[tuple[float, ...]]:
@@ -51,3 +57,11 @@ def rows_in(folder: Path, table: str = "candles_KRW_BTC_1m") -> list[tuple[float
         if known is None:
             return []
         return sql.execute(f"SELECT * FROM {table} ORDER BY open_time").fetchall()
+
+
+def spans_in(folder: Path) -> list[tuple[int, int, str, str, str]]:
+    """What the file knows of all series: range, state, reason and evidence."""
+    with closing(sqlite3.connect(folder / FILE_NAME)) as sql:
+        return sql.execute(
+            "SELECT start_ms, end_ms, state, reason, evidence FROM coverage ORDER BY start_ms"
+        ).fetchall()

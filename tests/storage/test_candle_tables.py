@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import product
 from pathlib import Path
 
@@ -22,11 +22,13 @@ from upbit_backbone.storage.candle_tables import (
     read_coverage,
     read_markets,
     read_rows,
+    write_coverage,
     write_markets,
     write_rows,
 )
-from upbit_backbone.storage.database import Database, Sql
+from upbit_backbone.storage.database import Database
 from upbit_backbone.storage.spans import Range, SpanSet
+from upbit_backbone.storage.sql import Sql
 
 KEY = SeriesKey(SYMBOL, Timeframe.M1)
 
@@ -48,10 +50,11 @@ def schema(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield ";".join(text for (text,) in sql.execute("SELECT sql FROM sqlite_schema") if text)
 
 
-def empty_store(schema: str) -> sqlite3.Connection:
-    sql = sqlite3.connect(":memory:", isolation_level=None)
-    sql.executescript(schema)
-    return sql
+@contextmanager
+def empty_store(schema: str) -> Iterator[Sql]:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as raw:
+        raw.executescript(schema)
+        yield Sql(raw)
 
 
 def series(rows: list[tuple[float, ...]]) -> CandleSeries:
@@ -65,7 +68,8 @@ def flat(opens: list[int]) -> CandleSeries:
 
 
 def write(sql: Sql, rows: CandleSeries, proved: Range, key: SeriesKey = KEY) -> None:
-    write_rows(sql, key, rows, proved, evidence="test", now_ms=AUTUMN_2025_MS)
+    write_rows(sql, key, rows)
+    write_coverage(sql, key, proved, evidence="test", now_ms=AUTUMN_2025_MS)
 
 
 def test_every_series_has_a_table_of_its_own_also_for_a_database_blind_to_case() -> None:
@@ -76,7 +80,7 @@ def test_every_series_has_a_table_of_its_own_also_for_a_database_blind_to_case()
 
 def test_a_minute_and_a_month_keep_their_rows_apart(schema: str) -> None:
     month = SeriesKey(SYMBOL, Timeframe.MO1)
-    with closing(empty_store(schema)) as sql:
+    with empty_store(schema) as sql:
         write(sql, flat([0]), Range(0, MINUTE_MS))
         write(sql, flat([0, 60 * MINUTE_MS]), Range(0, 120 * MINUTE_MS), month)
         minutes = read_rows(sql, KEY, Range(0, 10**12), None, simulated=False)
@@ -95,7 +99,7 @@ def test_what_is_written_is_read_back_to_the_last_bit(
     schema: str, rows: list[tuple[float, ...]]
 ) -> None:
     written = series([(AUTUMN_2025_MS + n * MINUTE_MS, *row) for n, row in enumerate(rows)])
-    with closing(empty_store(schema)) as sql:
+    with empty_store(schema) as sql:
         write(sql, written, Range(AUTUMN_2025_MS, AUTUMN_2025_MS + len(rows) * MINUTE_MS))
         read = read_rows(sql, KEY, Range(0, 2**52), None, simulated=True)
     assert read == written
@@ -103,7 +107,7 @@ def test_what_is_written_is_read_back_to_the_last_bit(
 
 
 def test_only_the_newest_rows_are_read_when_so_many_are_wanted(schema: str) -> None:
-    with closing(empty_store(schema)) as sql:
+    with empty_store(schema) as sql:
         write(sql, flat([n * MINUTE_MS for n in range(10)]), Range(0, 10 * MINUTE_MS))
         read = read_rows(sql, KEY, Range(MINUTE_MS, 9 * MINUTE_MS), 3, simulated=False)
         assert [at // MINUTE_MS for at in read.time.tolist()] == [6, 7, 8]
@@ -111,7 +115,7 @@ def test_only_the_newest_rows_are_read_when_so_many_are_wanted(schema: str) -> N
 
 def test_a_row_written_again_is_replaced(schema: str) -> None:
     later = series([(0, 2.0, 3.0, 1.0, 2.5, 9.0, 20.0)])
-    with closing(empty_store(schema)) as sql:
+    with empty_store(schema) as sql:
         write(sql, flat([0]), Range(0, MINUTE_MS))
         write(sql, later, Range(0, MINUTE_MS))
         assert read_rows(sql, KEY, Range(0, MINUTE_MS), None, simulated=False) == later
@@ -122,7 +126,7 @@ def test_coverage_in_the_file_merges_what_overlaps_or_touches(
     schema: str, ranges: list[tuple[int, int]]
 ) -> None:
     model = SpanSet()
-    with closing(empty_store(schema)) as sql:
+    with empty_store(schema) as sql:
         for start, length in ranges:
             proved = Range(start * MINUTE_MS, (start + length) * MINUTE_MS)
             write(sql, flat([proved.start_ms]), proved)
@@ -150,7 +154,7 @@ async def test_two_stores_on_one_file_complete_each_others_coverage(tmp_path: Pa
 
 def test_the_list_of_markets_is_kept_in_the_exchanges_order(schema: str) -> None:
     first = (Market("KRW-BTC", "비트코인", "Bitcoin"), Market("BTC-ETH", "이더리움", "Ethereum"))
-    with closing(empty_store(schema)) as sql:
+    with empty_store(schema) as sql:
         write_markets(sql, first)
         write_markets(sql, first[::-1])
         assert read_markets(sql) == first[::-1]

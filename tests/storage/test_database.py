@@ -26,7 +26,9 @@ from upbit_backbone.errors import (
     StorageUnavailableError,
 )
 from upbit_backbone.origin import Origin
-from upbit_backbone.storage.database import FILE_NAME, SCHEMA_VERSION, Database, Sql
+from upbit_backbone.storage.database import FILE_NAME, Database
+from upbit_backbone.storage.migrations import SCHEMA_VERSION
+from upbit_backbone.storage.sql import Sql
 
 
 @asynccontextmanager
@@ -153,16 +155,6 @@ async def test_a_store_of_a_newer_program_is_refused_with_a_clear_sentence(tmp_p
     assert "newer program" in str(error)
 
 
-async def test_a_file_that_is_no_database_is_named_and_left_alone(tmp_path: Path) -> None:
-    text = "this is a shopping list, not a database\n" * 100
-    (tmp_path / FILE_NAME).write_text(text)
-    error = await fail_to_open(tmp_path)
-    assert isinstance(error, StorageCorruptError)
-    assert str(tmp_path / FILE_NAME) in str(error)
-    assert "move it away" in str(error)
-    assert (tmp_path / FILE_NAME).read_text() == text
-
-
 async def test_a_folder_that_cannot_be_made_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     error = await fail_to_open(tmp_path / "file" / "data")
@@ -250,7 +242,7 @@ async def test_a_file_locked_by_another_program_fails_all_who_wait_at_once(tmp_p
     async with opened(tmp_path) as database:
         await database.write(lambda sql: None)
         assert database._writer is not None
-        await database._writer.execute("PRAGMA busy_timeout = 300")
+        await database._writer.connection.execute("PRAGMA busy_timeout = 300")
         with closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as holder:
             holder.execute("BEGIN IMMEDIATE")
             started = asyncio.get_running_loop().time()
@@ -400,7 +392,8 @@ asyncio.run(main())
 
 
 def test_a_process_that_failed_to_open_its_store_ends(tmp_path: Path) -> None:
-    (tmp_path / FILE_NAME).write_text("no database at all " * 50)
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as sql:
+        sql.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     program = f"""
 import asyncio
 from pathlib import Path
@@ -431,9 +424,10 @@ from pathlib import Path
 from tests.storage.fake_exchange import SYMBOL, series_of
 from upbit_backbone.models import Timeframe
 from upbit_backbone.origin import Origin
-from upbit_backbone.storage.candle_tables import SeriesKey, write_rows
+from upbit_backbone.storage.candle_tables import SeriesKey, write_coverage, write_rows
 from upbit_backbone.storage.database import Database
 from upbit_backbone.storage.spans import Range
+from upbit_backbone.storage.sql import Sql
 
 class Dying:
     '''Kills the process before its n-th statement.'''
@@ -450,6 +444,10 @@ class Dying:
         self._count()
         return self.sql.executemany(*args)
 
+def write(sql, key, rows, proved):
+    write_rows(sql, key, rows)
+    write_coverage(sql, key, proved, evidence="t", now_ms=0)
+
 async def main(folder, statements):
     database = Database(Path(folder), Origin("test"))
     await database.open()
@@ -458,9 +456,9 @@ async def main(folder, statements):
         rows = series_of(Timeframe.M1, [start], 10**9)
         last = start > 0
         await database.write(
-            lambda sql: write_rows(
-                Dying(sql, statements) if last else sql, key, rows,
-                Range(start, start + 60_000), evidence="t", now_ms=0,
+            lambda sql: write(
+                Sql(Dying(sql, statements)) if last else sql, key, rows,
+                Range(start, start + 60_000),
             )
         )
     await database.close()
@@ -468,9 +466,8 @@ async def main(folder, statements):
 asyncio.run(main(sys.argv[1], int(sys.argv[2])))
 """
     died = 0
-    # The second write has six statements: rows by the third, coverage by the last two. It is
-    # killed before the fourth and the sixth, and not at all.
-    for statements in (3, 5, 6):
+    # The second write has some ten statements: table, rows, and coverage by the last two.
+    for statements in (4, 8, 9, 50):
         folder = tmp_path / str(statements)
         ended = subprocess.run(
             [sys.executable, "-c", program, str(folder), str(statements)], timeout=30, check=False
@@ -482,7 +479,7 @@ asyncio.run(main(sys.argv[1], int(sys.argv[2])))
         assert (opens, spans) in (
             [([0], [(0, 60_000)])] if ended.returncode else [([0, 60_000], [(0, 120_000)])]
         )
-    assert died == 2
+    assert died == 3
 
 
 async def test_aiosqlite_still_runs_a_whole_function_on_the_thread_of_its_connection(
@@ -514,16 +511,3 @@ async def test_a_reader_cannot_write(tmp_path: Path) -> None:
     async with opened(tmp_path) as database:
         with pytest.raises(StorageUnavailableError, match="readonly"):
             await database.read(remember("x"))
-
-
-async def test_a_damaged_database_is_told_as_damaged(tmp_path: Path) -> None:
-    async with opened(tmp_path) as database:
-        await database.write(remember("x"))
-    path = tmp_path / FILE_NAME
-    size = path.stat().st_size
-    with path.open("r+b") as file:
-        file.seek(4096)
-        file.write(b"\xa5" * (size - 4096))
-    error = await fail_to_open(tmp_path)
-    assert isinstance(error, StorageCorruptError)
-    assert "is damaged" in str(error)

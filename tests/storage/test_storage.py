@@ -35,7 +35,8 @@ from upbit_backbone.protocol import (
     DataType,
     Reach,
 )
-from upbit_backbone.storage.database import FILE_NAME, Sql
+from upbit_backbone.storage.database import FILE_NAME
+from upbit_backbone.storage.sql import Sql
 from upbit_backbone.storage.storage import Storage
 
 NOON = AUTUMN_2025_MS + 12 * 60 * MINUTE_MS
@@ -612,58 +613,6 @@ async def test_a_store_knows_which_series_it_holds_and_how_it_stands(
         assert storage.stored_series() == ((SYMBOL, Timeframe.M1),)
         assert storage.status().counters["rows_written"] == 7
     assert storage.status().health == "down"
-
-
-async def test_a_large_series_is_read_without_stopping_the_loop(
-    tmp_path: Path, noon: ManualClock
-) -> None:
-    """The interpreter's lock is given up between chunks: no single step takes all of it."""
-    lengths: list[int] = []
-    rows = 30_000
-    existing = [NOON - n * M for n in range(1, rows + 1)]
-    source = FakeExchangeSource(noon, existing)
-    async with opened(tmp_path, source, noon) as storage:
-        whole = series_of(Timeframe.M1, existing, noon.now_ms())
-        from upbit_backbone.storage.candle_tables import SeriesKey, read_rows, write_rows
-        from upbit_backbone.storage.spans import Range
-
-        key, span = SeriesKey(SYMBOL, Timeframe.M1), Range(existing[-1], NOON)
-        await storage._database.write(
-            lambda sql: write_rows(sql, key, whole, span, evidence="", now_ms=0)
-        )
-
-        class Watched:
-            def __init__(self, sql: Sql) -> None:
-                self.sql = sql
-
-            def execute(self, *arguments: object) -> object:
-                cursor = self.sql.execute(*arguments)  # type: ignore[arg-type]
-
-                class Cursor:
-                    def fetchall(self) -> list[object]:
-                        found = cursor.fetchall()
-                        lengths.append(len(found))
-                        return found
-
-                    def fetchmany(self, size: int) -> list[object]:
-                        found = cursor.fetchmany(size)
-                        lengths.append(len(found))
-                        return found
-
-                return Cursor()
-
-        for latest in (None, rows - 1):
-            read = await storage._database.read(
-                lambda sql, n=latest: read_rows(  # type: ignore[misc]
-                    Watched(sql),  # type: ignore[arg-type]
-                    key,
-                    span,
-                    n,
-                    simulated=False,
-                )
-            )
-            assert read == whole[len(whole) - (latest or rows) :]
-        assert max(lengths) <= 10_000
 
 
 def test_memory_of_a_series_counts_what_it_holds() -> None:

@@ -474,7 +474,8 @@ class MarketDataAPI:
         """The forming candle as it changes (state `forming`), and each once it is `closed`.
 
         Built from trades; closes by the exchange's clock with a grace of a second. A candle
-        `revised` by a late trade comes again.
+        `revised` by a late trade, or by what the exchange says of it later, comes again, and so
+        does one that a second reading confirms (`settled`).
 
         Raises:
             UnknownSymbolError: not listed.

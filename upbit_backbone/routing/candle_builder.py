@@ -152,6 +152,16 @@ class CandleBuilder:
         """Whether the candle of this moment is being built from its beginning, or a seed."""
         return now_ms >= self._whole_from_ms
 
+    def whole(self, now_ms: int) -> tuple[int, int] | None:
+        """From which period on all was seen, and which one is the first that is not over.
+
+        None: nothing is seen whole. Equal: none of them is over yet, grace and all.
+        """
+        if math.isinf(self._whole_from_ms):
+            return None
+        start_ms = int(self._whole_from_ms)
+        return start_ms, max(start_ms, self._timeframe.floor_ms(now_ms - CLOSE_GRACE_MS))
+
     def interrupt(self) -> None:
         """Trades may have been missed: what is forming is no longer whole."""
         self._forming.clear()

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from upbit_backbone.clock import Clock
 from upbit_backbone.errors import BackboneError, ClosedError, RateLimitedError, TransportError
 from upbit_backbone.models import CLOSE_GRACE_MS, CandleSeries, Gap, Trade
+from upbit_backbone.protocol import Whole
 from upbit_backbone.routing.candle_builder import CandleBuilder
 from upbit_backbone.routing.reader import Reader
 
@@ -36,6 +37,8 @@ class CandleFeed:
         read_page: ReadPage,
         complete_to_ms: Callable[[], int],
         clock: Clock,
+        *,
+        proofs: Callable[[int, int], Whole] | None = None,
     ) -> None:
         """Take both readers.
 
@@ -46,6 +49,8 @@ class CandleFeed:
             read_page: Reads the forming candle by REST.
             complete_to_ms: Up to when all trades were delivered: no later candle may close.
             clock: The exchange's time.
+            proofs: Makes what tells that all periods between two open times were seen whole;
+                None: that is not told.
         """
         self._out = out
         self._trades = trades
@@ -53,6 +58,9 @@ class CandleFeed:
         self._read_page = read_page
         self._complete_to_ms = complete_to_ms
         self._clock = clock
+        self._proofs = proofs
+        self._whole_from_ms = -1
+        self._told_to_ms = -1
         self._recent: list[Trade] = []
         """Trades since the seed was read, until it is read again."""
         self._seeded_ms = 0
@@ -118,6 +126,19 @@ class CandleFeed:
         if state in ("confirmed", "stale") and state != self._out.state != "closed":
             self._out.mark(state, self._trades.reason)
 
+    def _tell_whole(self, now_ms: int) -> None:
+        """Tell where it begins to be whole, and then of each period that is over: of one in
+        which nobody traded nothing else would tell."""
+        if self._proofs is None or (whole := self._builder.whole(now_ms)) is None:
+            return
+        start_ms, end_ms = whole
+        begins = start_ms != self._whole_from_ms
+        if begins:
+            self._whole_from_ms = self._told_to_ms = start_ms
+        if begins or end_ms > self._told_to_ms:
+            self._out.push(self._proofs(self._told_to_ms, end_ms))
+            self._told_to_ms = end_ms
+
     async def _follow(self, at_most_s: float | None) -> bool:
         """Build candles for a time (False), or until trades may be missed or nobody reads."""
         started = self._clock.monotonic()
@@ -137,6 +158,7 @@ class CandleFeed:
                 now_ms = min(self._clock.now_ms(), self._complete_to_ms() + CLOSE_GRACE_MS)
                 for candle in self._builder.close_due(now_ms):
                     self._out.push(candle)
+                self._tell_whole(now_ms)
                 due_s = (self._builder.next_close_ms(now_ms) - now_ms) / 1_000
                 wait_s = min(max(0.0, due_s), LOOK_AGAIN_S)
             try:

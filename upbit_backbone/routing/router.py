@@ -29,6 +29,7 @@ from upbit_backbone.protocol import (
     LayerStatus,
     Priority,
     Subscription,
+    Whole,
 )
 from upbit_backbone.routing.candle_builder import CandleBuilder
 from upbit_backbone.routing.candle_feed import CandleFeed
@@ -207,6 +208,9 @@ class Router:
             to_ms = timeframe.next_ms(timeframe.floor_ms(at_ms))
             return await self._rest.candle_seed(symbol, timeframe, to_ms=to_ms, priority=priority)
 
+        def whole(start_ms: int, end_ms: int) -> Whole:
+            return Whole(symbol, timeframe, utc_datetime(start_ms), utc_datetime(end_ms))
+
         feed = CandleFeed(
             out,
             trades,
@@ -214,6 +218,7 @@ class Router:
             read_page,
             lambda: self._hub.complete_to_ms(symbol),
             self._clock,
+            proofs=whole if request.proofs else None,
         )
         self._tasks.spawn(feed.run(), name=f"candle feed {symbol} {timeframe}")
         return out

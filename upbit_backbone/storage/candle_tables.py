@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
-from upbit_backbone.models import CandleSeries, Market, Timeframe
-from upbit_backbone.storage.database import Sql
-from upbit_backbone.storage.spans import Range, SpanSet
+import aiosqlite
+import numpy as np
 
-CHUNK_ROWS = 5_000
-"""Rows made into columns at once: longer, and the interpreter's lock would stop the loop."""
+from upbit_backbone.models import CandleSeries, Market, Timeframe
+from upbit_backbone.storage import blocks
+from upbit_backbone.storage.migrations import view_of
+from upbit_backbone.storage.spans import Range, SpanSet
+from upbit_backbone.storage.sql import Sql, is_damage
+
+Row = tuple[int, float, float, float, float, float, float]
+"""Open time in epoch milliseconds, open, high, low, close, volume, value."""
 
 
 class SeriesKey(NamedTuple):
@@ -25,8 +32,13 @@ class SeriesKey(NamedTuple):
         SQLite ignores case in names, so a month is ``1mo``: ``1M`` would be the minute's
         table. Symbols hold no underscore, so no two share a name.
         """
-        timeframe = "1mo" if self.timeframe is Timeframe.MO1 else self.timeframe.value
-        return f"candles_{self.symbol.replace('-', '_')}_{timeframe}"
+        return _table_name(self.symbol, self.timeframe.value)
+
+
+@lru_cache(maxsize=8_192)
+def _table_name(symbol: str, timeframe: str) -> str:
+    timeframe = "1mo" if timeframe == "1M" else timeframe
+    return f"candles_{symbol.replace('-', '_')}_{timeframe}"
 
 
 def read_coverage(sql: Sql) -> dict[SeriesKey, SpanSet]:
@@ -44,56 +56,97 @@ def read_coverage(sql: Sql) -> dict[SeriesKey, SpanSet]:
 def read_rows(
     sql: Sql, key: SeriesKey, span: Range, latest: int | None, *, simulated: bool
 ) -> CandleSeries:
-    """The rows of a proved range; `latest` keeps only so many of the newest."""
-    columns = "open_time, open, high, low, close, volume, value"
-    where = f"FROM {key.table} WHERE open_time >= ? AND open_time < ?"
-    newest_first = latest is not None
-    cursor = sql.execute(
-        f"SELECT {columns} {where} ORDER BY open_time {'DESC' if newest_first else 'ASC'} LIMIT ?",
-        (*span, -1 if latest is None else latest),
+    """The candles of a proved range; `latest` keeps only so many of the newest.
+
+    They come from column blocks where there are any, and from rows for the rest.
+    """
+    columns = blocks.no_columns()
+    if _has_table(sql, key):
+        try:
+            columns = blocks.read(sql, key.table, span, latest)
+        except aiosqlite.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            # The rows may be whole although the blocks are not.
+            sql.met_damage = True
+            columns = blocks.select_rows(sql, key.table, span, latest)
+    count = columns.shape[1]
+    return CandleSeries(
+        key.symbol,
+        key.timeframe,
+        [columns[0], *columns[1:].view(np.float64), np.ones(count, bool), np.zeros(count, bool)],
+        source="storage",
+        simulated=simulated,
     )
-    parts: list[CandleSeries] = []
-    while not parts or len(parts[-1]) == CHUNK_ROWS:
-        rows = cursor.fetchmany(CHUNK_ROWS)
-        parts.append(
-            CandleSeries.from_rows(
-                key.symbol,
-                key.timeframe,
-                rows[::-1] if newest_first else rows,
-                closed_before_ms=None,
-                source="storage",
-                simulated=simulated,
-            )
-        )
-    return CandleSeries.merged(parts[::-1] if newest_first else parts)
 
 
-def write_rows(
-    sql: Sql, key: SeriesKey, rows: CandleSeries, proved: Range, *, evidence: str, now_ms: int
-) -> None:
-    """Upsert closed candles and the range they prove; runs inside a transaction."""
+def write_rows(sql: Sql, key: SeriesKey, rows: CandleSeries) -> int:
+    """Upsert closed candles, inside a transaction; their coverage is the caller's.
+
+    Blocks that a changed candle lies in are dropped in the same transaction. A candle that is
+    stored in a block just so is not written again.
+
+    Returns:
+        How many candles that lay in a block were replaced or added.
+    """
+    if not len(rows):
+        return 0
+    make_table(sql, key)
+    columns = np.empty((blocks.COLUMNS, len(rows)), np.int64)
+    columns[0] = rows.time
+    numbers = columns[1:].view(np.float64)
+    for at, name in enumerate(("open", "high", "low", "close", "volume", "value")):
+        numbers[at] = getattr(rows, name)
+    return blocks.write(sql, key.table, columns)
+
+
+def write_row(sql: Sql, key: SeriesKey, row: Row) -> None:
+    """Upsert one closed candle, inside a transaction; its coverage is the caller's.
+
+    For the end of a minute, when hundreds of series get one candle each: all of them in one
+    piece of work cost little more than their statements.
+    """
+    table = key.table
+    if table not in sql.learnt.tables:
+        make_table(sql, key)
+    blocks.write_row(sql, table, row)
+
+
+def delete_rows(sql: Sql, key: SeriesKey, open_times: Sequence[int]) -> None:
+    """Delete candles that the exchange does not have, inside a transaction."""
+    if open_times and _has_table(sql, key):
+        blocks.delete(sql, key.table, open_times)
+
+
+def make_table(sql: Sql, key: SeriesKey) -> None:
+    """Make the table of a series, and the view that shows its time as text, if need be."""
+    table = key.table
+    if table in sql.learnt.tables:
+        return
     sql.execute(
-        f"CREATE TABLE IF NOT EXISTS {key.table} (open_time INTEGER PRIMARY KEY, open REAL NOT"
+        f"CREATE TABLE IF NOT EXISTS {table} (open_time INTEGER PRIMARY KEY, open REAL NOT"
         " NULL, high REAL NOT NULL, low REAL NOT NULL, close REAL NOT NULL, volume REAL NOT NULL,"
         " value REAL NOT NULL)"
     )
-    names = (key.symbol, key.timeframe.value)
-    sql.execute("INSERT OR IGNORE INTO series VALUES (?, ?, ?)", (*names, key.table))
-    sql.executemany(
-        f"INSERT INTO {key.table} VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (open_time) DO UPDATE"
-        " SET open = excluded.open, high = excluded.high, low = excluded.low,"
-        " close = excluded.close, volume = excluded.volume, value = excluded.value",
-        zip(
-            rows.time.tolist(),
-            rows.open.tolist(),
-            rows.high.tolist(),
-            rows.low.tolist(),
-            rows.close.tolist(),
-            rows.volume.tolist(),
-            rows.value.tolist(),
-            strict=True,
-        ),
+    sql.execute(view_of(table))
+    sql.execute(
+        "INSERT OR IGNORE INTO series VALUES (?, ?, ?)", (key.symbol, key.timeframe.value, table)
     )
+    sql.learnt.tables.add(table)
+
+
+def _has_table(sql: Sql, key: SeriesKey) -> bool:
+    if key.table in sql.learnt.tables:
+        return True
+    found = sql.execute("SELECT 1 FROM series WHERE table_name = ?", (key.table,)).fetchone()
+    if found is not None:
+        sql.learnt.tables.add(key.table)
+    return found is not None
+
+
+def write_coverage(sql: Sql, key: SeriesKey, proved: Range, *, evidence: str, now_ms: int) -> None:
+    """Merge a proved range into the coverage of its series; runs inside a transaction."""
+    names = (key.symbol, key.timeframe.value)
     # Other programs write this table, too: what touches the range is merged inside the
     # transaction, not from memory.
     touching = sql.execute(

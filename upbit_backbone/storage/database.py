@@ -1,17 +1,17 @@
-"""The SQLite file of one origin of data: connections, transactions, schema.
+"""The SQLite file of one origin of data: connections, transactions, schema, damage.
 
 All access goes through `aiosqlite`, whose connections own a thread each. A piece of work
 is one function that runs there as a whole: one hop a statement would cost ten times as
-much. Writes are the writer task's alone.
+much. Writes are the writer task's alone; several readers take turns.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import aiosqlite
 
@@ -23,6 +23,16 @@ from upbit_backbone.errors import (
     StorageUnavailableError,
 )
 from upbit_backbone.origin import Origin
+from upbit_backbone.storage import damage
+from upbit_backbone.storage.file_lock import FileLock
+from upbit_backbone.storage.migrations import (
+    SCHEMA_VERSION,
+    NewerSchemaError,
+    create,
+    migrate,
+    schema_version,
+)
+from upbit_backbone.storage.sql import Sql, TierCounts, Work, is_damage
 from upbit_backbone.tasks import TaskOwner
 
 logger = logging.getLogger(__name__)
@@ -30,36 +40,32 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 FILE_NAME = "market.sqlite3"
-SCHEMA_VERSION = 1
 MAX_BATCH = 256
 DRAIN_S = 3.0
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE series (
-    symbol TEXT, timeframe TEXT, table_name TEXT NOT NULL UNIQUE, PRIMARY KEY (symbol, timeframe)
-) WITHOUT ROWID;
-CREATE TABLE coverage (
-    symbol TEXT, timeframe TEXT, start_ms INTEGER, end_ms INTEGER NOT NULL, state TEXT NOT NULL,
-    reason TEXT NOT NULL, evidence TEXT NOT NULL, known_at_ms INTEGER NOT NULL,
-    PRIMARY KEY (symbol, timeframe, start_ms)
-) WITHOUT ROWID;
-CREATE TABLE markets (
-    position INTEGER PRIMARY KEY, symbol TEXT NOT NULL UNIQUE, korean_name TEXT NOT NULL,
-    english_name TEXT NOT NULL
-);
-"""
+READERS = 2
+BUSY_MS = 5_000
+"""How long a statement waits for another program's."""
+LOCK_WAIT_S = 5.0
+"""How long another program may bring the file up to date meanwhile."""
+LOOK_S = 1.0
+"""How often to look whether another program has written."""
+CACHE_KB = 16_000
+"""Of pages, a connection, at most: the newest page of each of 700 series fits in."""
+CHECKPOINT_PAGES = 4_000
+"""The log's length: a minute of 700 series writes 700 pages and more, the same ones each minute,
+so that four minutes are moved into the file at the cost of one."""
+CACHED_STATEMENTS = 2_048
+"""Each series has statements of its own: hundreds of them are written every minute."""
 
 
-class Sql(Protocol):
-    """What a piece of work may do with the connection, on its thread."""
+class _Line:
+    """One connection with its thread."""
 
-    def execute(self, sql: str, parameters: Sequence[Any] = ..., /) -> Any: ...
-    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Any: ...
-    @property
-    def in_transaction(self) -> bool: ...
-
-
-Work = Callable[[Sql], Result]
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self.connection = connection
+        self.sql = Sql(connection._conn)
+        self.waiting = 0
+        """How many pieces of work wait for it or run."""
 
 
 class Database:
@@ -67,24 +73,52 @@ class Database:
 
     def __init__(self, folder: Path, origin: Origin) -> None:
         self._path = folder / FILE_NAME
+        self._files = damage.Files(self._path)
+        self._lock = FileLock(self._files.lock)
         self._origin = origin
         self._tasks = TaskOwner()
         self._queue: asyncio.Queue[tuple[Work[Any], asyncio.Future[Any]]] = asyncio.Queue()
-        self._writer: aiosqlite.Connection | None = None
-        self._reader: aiosqlite.Connection | None = None
+        self._writer: _Line | None = None
+        self._readers: list[_Line] = []
         self._running = False
         self._mark_stored = False
+        self._data_version: int | None = None
+        self._written_elsewhere = False
+        self._watchers: list[Callable[[], None]] = []
+        self.salvaged = ""
+        """What happened to a damaged file at opening, in a sentence; empty when nothing did."""
 
     @property
     def path(self) -> Path:
         return self._path
 
+    @property
+    def counts(self) -> TierCounts:
+        """What was read from blocks and from rows since opening."""
+        total = TierCounts()
+        for line in self._readers:
+            total.from_blocks += line.sql.counts.from_blocks
+            total.from_rows += line.sql.counts.from_rows
+            total.damaged_blocks += line.sql.counts.damaged_blocks
+        return total
+
+    def watch(self, written_elsewhere: Callable[[], None]) -> None:
+        """Be told, on the loop, when another program has written: what memory holds may be old.
+
+        It is noticed with the next write here, at the latest after `LOOK_S`.
+        """
+        self._watchers.append(written_elsewhere)
+
     async def open(self) -> None:
         """Open the file, making folder, file and schema where they are missing.
 
+        A file of an older schema is brought up to date. Of a damaged one everything that can be
+        read is copied into a new one, and it is set aside (`salvaged` and a warning tell of it).
+
         Raises:
             StorageUnavailableError: the folder cannot be written, or the file is locked.
-            StorageCorruptError: the file is no database, or of a newer program.
+            StorageCorruptError: the file is of a newer program; or it is damaged, and cannot be
+                set aside because another program has it open.
             StorageOriginError: it holds data of another origin.
         """
         try:
@@ -96,16 +130,21 @@ class Database:
                 " (--data-dir or UPBIT_BACKBONE_DATA_DIR)"
             ) from error
         try:
-            self._writer = await self._connect()
-            await self._on_thread(self._writer, _prepare)
-            await self._on_thread(self._writer, self._check_identity)
-            self._reader = await self._connect()
-            await self._on_thread(self._reader, lambda sql: sql.execute("PRAGMA query_only = 1"))
+            await self._share()
+            await self._open_writer()
+            for _ in range(READERS):
+                reader = await self._connect(self._path)
+                self._readers.append(reader)
+                await self._on_thread(reader, lambda sql: sql.execute("PRAGMA query_only = 1"))
+            assert self._writer is not None
+            # What others write from here on is noticed; before, nobody has read anything.
+            await self._on_thread(self._writer, self._look)
         except BaseException:
             await self._disconnect()
             raise
         self._running = True
         self._tasks.spawn(self._write_batches(), name="storage writer")
+        self._tasks.spawn(self._look_out(), name="storage lookout")
 
     async def close(self) -> None:
         """Finish the queued writes (at most 3 s), then close. May be called twice."""
@@ -123,10 +162,20 @@ class Database:
         await self._disconnect()
 
     async def read(self, work: Work[Result]) -> Result:
-        """Run `work` on the reading connection's thread."""
-        if self._reader is None or not self._running:
+        """Run `work` on a reading connection's thread, in a transaction: it sees one moment.
+
+        What was written (awaited) before is among what it sees. Safe to cancel: only the
+        waiting ends.
+        """
+        if not self._running:
             raise ClosedError("the store is closed: open a new service")
-        return await self._on_thread(self._reader, work)
+        reader = min(self._readers, key=lambda line: line.waiting)
+        reader.waiting += 1
+        try:
+            return await self._on_thread(reader, lambda sql: _at_one_moment(sql, work))
+        finally:
+            reader.waiting -= 1
+            self._grant_wishes(reader)
 
     async def write(self, work: Work[Result], *, then: Callable[[], None] | None = None) -> Result:
         """Run `work` inside a transaction; returns when it is committed.
@@ -169,8 +218,43 @@ class Database:
             for item in batch:
                 await self._commit([item])
             return
+        self._tell_watchers()
         for (_, done), result in zip(batch, results, strict=True):
             done.set_result(result)
+        self._grant_wishes(self._writer)
+
+    def _grant_wishes(self, line: _Line) -> None:
+        """Have the writer do what readers left, e.g. make a damaged block again."""
+        while self._running and line.sql.wishes:
+            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            # Nobody waits for it; it is wished again when it fails.
+            done.add_done_callback(lambda future: future.exception())
+            self._queue.put_nowait((line.sql.wishes.popleft(), done))
+
+    async def _look_out(self) -> None:
+        """Notice what other programs write while nothing is written here."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            assert self._writer is not None
+            try:
+                await self._on_thread(self._writer, self._look)
+            except StorageError as error:
+                logger.debug("the store could not be looked at: %s", error)
+            self._tell_watchers()
+
+    def _look(self, sql: Sql) -> None:
+        # It changes by what other connections commit, and only this one writes here.
+        ((version,),) = sql.execute("PRAGMA data_version")
+        if self._data_version not in (None, version):
+            sql.learnt.forget()
+            self._written_elsewhere = True
+        self._data_version = version
+
+    def _tell_watchers(self) -> None:
+        if self._written_elsewhere:
+            self._written_elsewhere = False
+            for watcher in self._watchers:
+                watcher()
 
     @staticmethod
     def _abandon(batch: list[tuple[Work[Any], asyncio.Future[Any]]]) -> None:
@@ -181,11 +265,12 @@ class Database:
     def _transaction(self, sql: Sql, works: list[Work[Any]]) -> list[Any]:
         sql.execute("BEGIN IMMEDIATE")
         try:
+            self._look(sql)
             self._store_mark(sql)
             results = [work(sql) for work in works]
             sql.execute("COMMIT")
         except BaseException:
-            _roll_back(sql)
+            sql.roll_back()
             raise
         return results
 
@@ -212,25 +297,152 @@ class Database:
             self._origin.expect(meta["mark"] or None)
             self._mark_stored = True
 
-    async def _connect(self) -> aiosqlite.Connection:
+    async def _share(self) -> None:
         try:
-            return await aiosqlite.connect(self._path, isolation_level=None)
+            shared = await self._lock.share(wait_s=LOCK_WAIT_S)
         except aiosqlite.Error as error:
             raise self._translated(error) from error
+        if not shared:
+            raise StorageUnavailableError(
+                f"{self._path} is being brought up to date or mended by another program: try again"
+                " when it is done"
+            )
+
+    async def _open_writer(self) -> None:
+        try:
+            if await asyncio.to_thread(self._files.finished.exists):
+                await self._exclude("its repair was interrupted and has to be finished")
+                await asyncio.to_thread(self._files.replace)
+                await self._share()
+            version = await self._try_to_open()
+        except NewerSchemaError:
+            raise
+        except StorageCorruptError as error:
+            await self._close_writer()
+            await self._set_aside(error)
+            version = await self._try_to_open()
+        if version < SCHEMA_VERSION:
+            await self._exclude(
+                f"it has schema {version} and has to be brought to schema {SCHEMA_VERSION}"
+            )
+            await self._on_thread(self._line(), migrate)
+            await self._share()
+
+    async def _try_to_open(self) -> int:
+        self._writer = await self._connect(self._path)
+        version = await self._on_thread(self._writer, self._prepare)
+        await self._on_thread(self._writer, self._check_identity)
+        return version
+
+    def _prepare(self, sql: Sql) -> int:
+        if schema_version(sql) == 0:
+            create(sql)
+        version = schema_version(sql)
+        sql.execute("PRAGMA journal_mode = WAL")
+        if self._files.marker.exists():
+            raise StorageCorruptError(f"{self._path} was found damaged while it was used")
+        if damage.shorter_than_it_says(sql, self._path):
+            raise StorageCorruptError(f"{self._path} is damaged (its end is missing)")
+        damage.read_small_tables(sql)
+        return version
+
+    async def _exclude(self, reason: str) -> None:
+        """Have the file alone, for what replaces or rewrites all of it."""
+        if not await self._lock.exclude():
+            raise StorageUnavailableError(
+                f"{self._path} is open in another program, and {reason}: close that program, then"
+                " start this one again"
+            )
+
+    async def _set_aside(self, cause: StorageCorruptError) -> None:
+        """Copy what can be read of a damaged file into a new one that takes its place."""
+        if not await self._lock.exclude():
+            raise StorageCorruptError(
+                f"{cause}; another program has it open, so it cannot be mended now: close that"
+                " program, then start this one again"
+            ) from cause
+        await asyncio.to_thread(self._files.discard_unfinished)
+        source = await aiosqlite.connect(self._path, isolation_level=None, check_same_thread=False)
+        try:
+            found = await self._copy_from(source)
+        finally:
+            await source.close()
+        await asyncio.to_thread(self._files.finish)
+        aside = await asyncio.to_thread(self._files.replace)
+        self.salvaged = (
+            f"{cause}: {found.candles} candles of {found.series} series could be read and are"
+            f" kept, what is missing is asked again; the damaged file is now {aside}"
+        )
+        logger.warning("%s", self.salvaged)
+        await self._share()
+
+    async def _copy_from(self, source: aiosqlite.Connection) -> damage.Salvaged:
+        line = await self._connect(self._files.unfinished)
+        try:
+            return await self._on_thread(line, lambda sql: self._copy(sql, source._conn))
+        finally:
+            await line.connection.close()
+
+    def _copy(self, sql: Sql, source: Any) -> damage.Salvaged:
+        create(sql)
+        sql.execute("BEGIN IMMEDIATE")
+        try:
+            # Only so does SQLite read a file whose end is missing.
+            source.execute("PRAGMA writable_schema = ON")
+            found = damage.copy(sql, source, self._origin.identity)
+            sql.execute("COMMIT")
+        except BaseException:
+            sql.roll_back()
+            raise
+        return found
+
+    def _line(self) -> _Line:
+        assert self._writer is not None
+        return self._writer
+
+    async def _connect(self, path: Path) -> _Line:
+        try:
+            connection = await aiosqlite.connect(
+                path, isolation_level=None, cached_statements=CACHED_STATEMENTS
+            )
+        except aiosqlite.Error as error:
+            raise self._translated(error) from error
+        line = _Line(connection)
+        try:
+            await self._on_thread(line, _set_up)
+        except BaseException:
+            await connection.close()
+            raise
+        return line
+
+    async def _close_writer(self) -> None:
+        if self._writer is not None:
+            await self._writer.connection.close()
+            self._writer = None
 
     async def _disconnect(self) -> None:
-        for connection in (self._reader, self._writer):
-            if connection is not None:
-                await connection.close()
-        self._reader = self._writer = None
+        while self._readers:
+            await self._readers.pop().connection.close()
+        await self._close_writer()
+        await self._lock.release()
 
-    async def _on_thread(self, connection: aiosqlite.Connection, work: Work[Result]) -> Result:
+    async def _on_thread(self, line: _Line, work: Work[Result]) -> Result:
         # aiosqlite (pinned) has no public way to run a whole function on its thread.
-        run: Callable[..., Awaitable[Any]] = connection._execute
+        run: Callable[..., Awaitable[Any]] = line.connection._execute
         try:
-            return cast(Result, await run(work, connection._conn))
+            return cast(Result, await run(self._marking_damage, line.sql, work))
         except aiosqlite.Error as error:
             raise self._translated(error) from error
+
+    def _marking_damage(self, sql: Sql, work: Work[Result]) -> Result:
+        try:
+            return work(sql)
+        except aiosqlite.Error as error:
+            sql.met_damage = sql.met_damage or is_damage(error)
+            raise
+        finally:
+            if sql.met_damage and self._running:
+                self._files.marker.touch()
 
     def _translated(self, error: aiosqlite.Error) -> StorageError:
         if isinstance(error, aiosqlite.OperationalError):
@@ -238,9 +450,7 @@ class Database:
                 f"{self._path} cannot be used now ({error}): check that the folder can be"
                 " written, the disk is not full and no other program holds the file"
             )
-        return StorageCorruptError(
-            f"{self._path} is damaged ({error}): move it away, and the data is asked again"
-        )
+        return StorageCorruptError(f"{self._path} is damaged ({error})")
 
 
 async def holds_candles(folder: Path) -> bool:
@@ -261,32 +471,21 @@ async def holds_candles(folder: Path) -> bool:
         return False
 
 
-def _prepare(sql: Sql) -> None:
-    sql.execute("PRAGMA busy_timeout = 5000")
-    sql.execute("PRAGMA journal_mode = WAL")
+def _set_up(sql: Sql) -> None:
+    sql.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
     sql.execute("PRAGMA synchronous = NORMAL")
-    sql.execute("BEGIN IMMEDIATE")
+    sql.execute(f"PRAGMA cache_size = -{CACHE_KB}")
+    sql.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+
+
+def _at_one_moment(sql: Sql, work: Work[Result]) -> Result:
+    sql.execute("BEGIN")
     try:
-        ((version,),) = sql.execute("PRAGMA user_version").fetchall()
-        if version == 0:
-            for statement in _SCHEMA.split(";"):
-                sql.execute(statement)
-            sql.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        elif version != SCHEMA_VERSION:
-            raise StorageCorruptError(
-                f"the store has schema {version}, expected {SCHEMA_VERSION}: it was written by"
-                " a newer program; update this one, or choose another data folder"
-            )
-        sql.execute("COMMIT")
-    except BaseException:
-        _roll_back(sql)
-        raise
-
-
-def _roll_back(sql: Sql) -> None:
-    # SQLite itself rolls back when the disk is full or fails.
-    if sql.in_transaction:
-        sql.execute("ROLLBACK")
+        return work(sql)
+    finally:
+        # Nothing was written. A COMMIT fails again where a statement has failed and was survived.
+        if sql.in_transaction:
+            sql.execute("ROLLBACK")
 
 
 def _is_locked(error: Exception) -> bool:

@@ -42,6 +42,10 @@ class SpanSet:
         other._ranges = self._ranges.copy()
         return other
 
+    def become(self, other: SpanSet) -> None:
+        """Hold what another set holds, and no more."""
+        self._ranges = other._ranges.copy()
+
     def add(self, start_ms: int, end_ms: int) -> None:
         """Add a range; an empty one changes nothing."""
         if start_ms >= end_ms:
@@ -52,6 +56,18 @@ class SpanSet:
             start_ms = min(start_ms, self._ranges[first].start_ms)
             end_ms = max(end_ms, self._ranges[last - 1].end_ms)
         self._ranges[first:last] = [Range(start_ms, end_ms)]
+
+    def remove(self, start_ms: int, end_ms: int) -> None:
+        """Take a range out; what of it is not in the set changes nothing."""
+        if start_ms >= end_ms:
+            return
+        first = bisect_right(self._ranges, start_ms, key=lambda item: item.end_ms)
+        last = bisect_left(self._ranges, end_ms, key=lambda item: item.start_ms)
+        left = []
+        for low_ms, high_ms in self._ranges[first:last]:
+            left += [Range(low_ms, start_ms)] if low_ms < start_ms else []
+            left += [Range(end_ms, high_ms)] if high_ms > end_ms else []
+        self._ranges[first:last] = left
 
     def missing(self, start_ms: int, end_ms: int) -> list[Range]:
         """What of a range is not in the set, ascending."""
@@ -86,3 +102,11 @@ class SpanSet:
         if index < len(self._ranges) and self._ranges[index].start_ms < end_ms:
             return Range(self._ranges[index].start_ms, end_ms)
         return None
+
+    def reaching_below(self, below_ms: int) -> Range | None:
+        """The last range that begins before a time, cut there; None: nothing lies below."""
+        index = bisect_left(self._ranges, below_ms, key=lambda item: item.start_ms) - 1
+        if index < 0:
+            return None
+        start_ms, end_ms = self._ranges[index]
+        return Range(start_ms, min(end_ms, below_ms))

@@ -1,0 +1,153 @@
+"""What two readings prove together, and what need not be asked again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.manual_clock import AUTUMN_2025_MS, ManualClock
+from tests.storage.fake_exchange import SYMBOL, FakeExchangeSource, asked, market
+from tests.storage.opening import opened, spans_in
+from upbit_backbone.clock import DAY_MS, MINUTE_MS, SECOND_MS, utc_datetime
+from upbit_backbone.errors import UnknownSymbolError
+from upbit_backbone.models import Timeframe
+from upbit_backbone.protocol import BackboneRequest, Reach
+from upbit_backbone.storage.coverage import BEGINNING_MS, FOREVER_MS
+
+M = MINUTE_MS
+NOON = AUTUMN_2025_MS + 12 * 60 * M
+
+
+def stored(start_ms: int | None, end_ms: int | None, count: int | None = None) -> BackboneRequest:
+    return asked(start_ms=start_ms, end_ms=end_ms, count=count, reach=Reach.STORED)
+
+
+@pytest.fixture
+def noon() -> ManualClock:
+    return ManualClock(NOON + 30 * SECOND_MS)
+
+
+async def test_nothing_below_a_short_page_is_believed_when_a_second_one_agrees_a_minute_later(
+    tmp_path: Path, noon: ManualClock
+) -> None:
+    source = FakeExchangeSource(noon, [NOON - n * M for n in range(1, 21)])
+    async with opened(tmp_path, source, noon) as storage:
+        await storage.fetch(asked(start_ms=NOON - 60 * M, end_ms=NOON, count=60))
+        first = await storage.fetch(stored(NOON - 60 * M, NOON))
+        assert [span.reason for span in first.metadata.missing] == ["unconfirmed"]
+        noon.advance(59)
+        again = await storage.fetch(asked(start_ms=NOON - 60 * M, end_ms=NOON - 20 * M, count=40))
+        assert [span.reason for span in again.metadata.missing] == ["unconfirmed"]
+        noon.advance(1)
+        again = await storage.fetch(asked(start_ms=NOON - 60 * M, end_ms=NOON - 20 * M, count=40))
+        assert again.success
+        assert again.metadata.missing == ()
+    # What was proved is known after a restart as well, however it is asked.
+    async with opened(tmp_path, source, noon) as storage:
+        for request in (stored(NOON - 60 * M, NOON), stored(None, NOON, 200)):
+            response = await storage.fetch(request)
+            assert response.success
+            assert len(response.data) == 20
+            # It is said why there are no more, and not as something missing.
+            (silent,) = response.metadata.silent
+            assert (silent.state, silent.end) == ("before_listing", utc_datetime(NOON - 20 * M))
+        assert len(source.requests) == 3
+    ((start, end, state, _, evidence), *_) = spans_in(tmp_path)
+    assert (start, end, state) == (BEGINNING_MS, NOON - 20 * M, "before_listing")
+    assert evidence == "a short page of 20, then an empty page"
+
+
+async def test_candles_where_the_first_reading_showed_none_begin_the_count_anew(
+    tmp_path: Path, noon: ManualClock
+) -> None:
+    source = FakeExchangeSource(noon, [NOON - n * M for n in range(1, 6)])
+    async with opened(tmp_path, source, noon) as storage:
+        await storage.fetch(asked(end_ms=NOON, count=60))
+        noon.advance(90)
+        source.opens |= {NOON - n * M for n in range(6, 11)}
+        await storage.fetch(asked(start_ms=NOON - 60 * M, end_ms=NOON - 5 * M, count=55))
+        response = await storage.fetch(stored(NOON - 60 * M, NOON))
+        (span,) = response.metadata.missing
+        assert span.reason == "unconfirmed"
+        noon.advance(60)
+        response = await storage.fetch(asked(start_ms=NOON - 60 * M, end_ms=NOON - 10 * M, count=9))
+        assert response.success
+
+
+async def test_an_emptiness_between_candles_is_no_time_before_the_listing(
+    tmp_path: Path, noon: ManualClock
+) -> None:
+    source = FakeExchangeSource(noon, [NOON - n * M for n in (1, 2, 100, 101)])
+    async with opened(tmp_path, source, noon) as storage:
+        await storage.fetch(asked(end_ms=NOON - 99 * M, count=2))
+        source.opens -= {NOON - 100 * M, NOON - 101 * M}
+        for _ in range(2):
+            await storage.fetch(asked(start_ms=NOON - 90 * M, end_ms=NOON, count=90))
+            noon.advance(60)
+    states = [(start, end, state) for start, end, state, *_ in spans_in(tmp_path)]
+    assert states == [
+        (NOON - 101 * M, NOON - 99 * M, "complete"),
+        (NOON - 99 * M, NOON - 2 * M, "empty"),
+        (NOON - 2 * M, NOON, "complete"),
+    ]
+
+
+async def test_seconds_that_are_no_longer_kept_are_not_taken_for_empty(tmp_path: Path) -> None:
+    clock = ManualClock(NOON)
+    old = NOON - 87 * DAY_MS
+    source = FakeExchangeSource(clock, [old + n * SECOND_MS for n in range(5)], Timeframe.S1)
+    async with opened(tmp_path, source, clock) as storage:
+        for _ in range(2):
+            await storage.fetch(asked(Timeframe.S1, end_ms=old + 10_000, count=50))
+            clock.advance(60)
+        assert source.requests
+    (*_, below, _) = spans_in(tmp_path)
+    # A day after the exchange may have dropped them, and not before, they are said to be none.
+    assert below[0] >= NOON - 88 * DAY_MS
+    assert below[2] == "empty"
+
+
+async def test_a_delisted_market_is_known_from_then_on_and_its_history_is_served(
+    tmp_path: Path, noon: ManualClock
+) -> None:
+    source = FakeExchangeSource(noon, [NOON - n * M for n in range(60)])
+
+    async def gone(_: BackboneRequest) -> None:
+        raise UnknownSymbolError(SYMBOL)
+
+    async with opened(tmp_path, source, noon) as storage:
+        await storage.fetch(asked(end_ms=NOON, count=20))
+        source.before_answer = gone
+        with pytest.raises(UnknownSymbolError):
+            await storage.fetch(asked(end_ms=NOON + M, count=20))
+        noon.advance(3_600)
+        response = await storage.fetch(stored(NOON + 5 * M, None))
+        assert response.success
+        assert len(response.data) == 0
+    async with opened(tmp_path, source, noon) as storage:
+        response = await storage.fetch(stored(NOON - 20 * M, NOON))
+        assert response.success
+        assert len(response.data) == 20
+        assert (NOON + M, FOREVER_MS) in [span[:2] for span in spans_in(tmp_path)]
+        # Listed again, it is asked again.
+        source.before_answer = None
+        source.listed = (market(SYMBOL),)
+        await storage.markets()
+        assert not (await storage.fetch(stored(NOON + 5 * M, NOON + 6 * M))).success
+    assert "after_delisting" not in [span[2] for span in spans_in(tmp_path)]
+
+
+async def test_a_404_for_what_was_never_stored_says_nothing(
+    tmp_path: Path, noon: ManualClock
+) -> None:
+    source = FakeExchangeSource(noon)
+
+    async def gone(_: BackboneRequest) -> None:
+        raise UnknownSymbolError(SYMBOL)
+
+    source.before_answer = gone
+    async with opened(tmp_path, source, noon) as storage:
+        with pytest.raises(UnknownSymbolError):
+            await storage.fetch(asked(end_ms=NOON, count=20))
+    assert spans_in(tmp_path) == []

@@ -1,0 +1,450 @@
+"""Column blocks: closed ranges of a series as one checksummed BLOB each, beside its rows.
+
+The rows are the truth, a block is a copy of them that is read many times faster. It says: "the
+rows of this range are exactly these". Whoever writes into the range drops it in the same
+transaction, and it is made again from rows. A block whose checksum is wrong is never used.
+
+Blocks of a series lie side by side, so that a range needs no look at the rows between two of
+them. Newest and oldest rows stay loose until 60 to 180 of them have gathered (each series has a
+number of its own, or all of them would be sealed in one minute).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from upbit_backbone.storage.spans import Range
+from upbit_backbone.storage.sql import Sealed, Sql
+
+Columns = npt.NDArray[np.int64]
+"""Seven rows of one length: open times, then the bits of open, high, low, close, volume, value."""
+
+COLUMNS = 7
+ROWS_PER_BLOCK = 1_024
+"""Small enough that a thousand candles do not load and check many more than they need."""
+SEAL_AT_LEAST = 60
+SEAL_AT_MOST = 180
+CHUNK_ROWS = 5_000
+"""Rows made into columns at once: longer, and the interpreter's lock would stop the loop."""
+ROWS_AT_ONCE = 64 * ROWS_PER_BLOCK
+"""Sealed in one transaction at most: some 4 MB."""
+_END_OF_TIME_MS = 1 << 62
+_STORED = np.dtype("<i8")
+
+
+class Block(NamedTuple):
+    """One row of the table of blocks."""
+
+    start_ms: int
+    end_ms: int
+    rows: int
+    checksum: int
+    data: bytes
+
+
+def no_columns() -> Columns:
+    """Columns without a row."""
+    return np.empty((COLUMNS, 0), np.int64)
+
+
+def columns_of_rows(rows: Sequence[Sequence[float]]) -> Columns:
+    """Turn what SQLite gave, ascending, into columns."""
+    # Epoch milliseconds are below 2^53, so one float64 table holds every column exactly.
+    table = np.array(rows, np.float64).reshape(len(rows), COLUMNS)
+    columns = np.empty((COLUMNS, len(rows)), np.int64)
+    columns[0] = table[:, 0]
+    columns[1:].view(np.float64)[:] = table[:, 1:].T
+    return columns
+
+
+def joined(parts: Sequence[Columns]) -> Columns:
+    """Put columns after one another; a single part is not copied."""
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts, axis=1) if parts else no_columns()
+
+
+def cut(columns: Columns, start_ms: int, end_ms: int) -> Columns:
+    """The view of ``start_ms <= open time < end_ms``."""
+    low, high = np.searchsorted(columns[0], (start_ms, end_ms))
+    return columns if high - low == columns.shape[1] else columns[:, low:high]
+
+
+def pack(table: str, start_ms: int, end_ms: int, columns: Columns) -> Block:
+    """Make a block of the rows of a range."""
+    data = np.ascontiguousarray(columns, _STORED).tobytes()
+    rows = columns.shape[1]
+    return Block(start_ms, end_ms, rows, _checksum(table, start_ms, end_ms, data), data)
+
+
+def unpack(table: str, block: Block) -> Columns | None:
+    """The columns of a block without copying; None when it is not what was written."""
+    if len(block.data) != COLUMNS * 8 * block.rows:
+        return None
+    if _checksum(table, block.start_ms, block.end_ms, block.data) != block.checksum:
+        return None
+    stored = np.frombuffer(block.data, _STORED).reshape(COLUMNS, block.rows)
+    return stored.astype(np.int64, copy=False)
+
+
+def _checksum(table: str, start_ms: int, end_ms: int, data: bytes) -> int:
+    # What the block is about is checked with its content: a right copy of a wrong range is wrong.
+    return zlib.crc32(data, zlib.crc32(f"{table} {start_ms} {end_ms}".encode()))
+
+
+def overlapping(sql: Sql, table: str, span: Range) -> Iterator[Block]:
+    """The blocks that hold anything of a range, newest first."""
+    for row in sql.execute(
+        "SELECT start_ms, end_ms, row_count, checksum, data FROM blocks"
+        " WHERE table_name = ? AND start_ms < ? ORDER BY start_ms DESC",
+        (table, span.end_ms),
+    ):
+        block = Block(*row)
+        if block.end_ms <= span.start_ms:
+            return
+        yield block
+
+
+def select_rows(sql: Sql, table: str, span: Range, latest: int | None = None) -> Columns:
+    """The loose or sealed rows of a range from the table itself."""
+    where = f"FROM {table} WHERE open_time >= ? AND open_time < ?"
+    order = "ASC" if latest is None else "DESC"
+    cursor = sql.execute(
+        "SELECT open_time, open, high, low, close, volume, value"
+        f" {where} ORDER BY open_time {order} LIMIT ?",
+        (*span, -1 if latest is None else latest),
+    )
+    parts: list[Columns] = []
+    while not parts or parts[-1].shape[1] == CHUNK_ROWS:
+        rows = cursor.fetchmany(CHUNK_ROWS)
+        parts.append(columns_of_rows(rows if latest is None else rows[::-1]))
+    return joined(parts if latest is None else parts[::-1])
+
+
+def read(sql: Sql, table: str, span: Range, latest: int | None = None) -> Columns:
+    """The candles of a range, from blocks where there are any and from rows for the rest.
+
+    Args:
+        sql: Inside a transaction: blocks and rows must be of one moment.
+        table: Of the series.
+        span: Which open times.
+        latest: Only so many of the newest.
+    """
+    gathered = _Gathered(sql, table, span, latest)
+    for block in overlapping(sql, table, span):
+        columns = unpack(table, block)
+        if columns is None:
+            sql.counts.damaged_blocks += 1
+            sql.wishes.append(partial(mend, table=table, start_ms=block.start_ms))
+            continue
+        gathered.take_rows(block.end_ms)
+        if gathered.left == 0:
+            break
+        gathered.take_block(block.start_ms, cut(columns, *span))
+    gathered.take_rows(span.start_ms)
+    return gathered.columns()
+
+
+class _Gathered:
+    """What was read of a range so far, newest first, in one piece of memory.
+
+    Blocks are copied out one by one: what they were read into is used again for the next one,
+    and nobody holds a whole block for a few of its rows.
+    """
+
+    def __init__(self, sql: Sql, table: str, span: Range, latest: int | None) -> None:
+        self._sql, self._table, self._span = sql, table, span
+        self._from_ms = span.end_ms
+        self.left = latest
+        room = latest
+        if room is None or room > ROWS_PER_BLOCK:
+            ((sealed,),) = sql.execute(
+                "SELECT total(row_count) FROM blocks"
+                " WHERE table_name = ? AND start_ms < ? AND end_ms > ?",
+                (table, span.end_ms, span.start_ms),
+            )
+            room = int(sealed) + 2 * SEAL_AT_MOST
+        self._buffer = np.empty((COLUMNS, room), np.int64)
+        self._from = self._to = room
+        self._parts: list[Columns] = []
+
+    def take_rows(self, start_ms: int) -> None:
+        start_ms = max(start_ms, self._span.start_ms)
+        if self.left == 0 or start_ms >= self._from_ms:
+            return
+        columns = select_rows(self._sql, self._table, Range(start_ms, self._from_ms), self.left)
+        self._sql.counts.from_rows += self._take(columns)
+        if columns.shape[1] > SEAL_AT_MOST:
+            # Blocks of an older file, or of a much wider write: none were made yet.
+            self._sql.wishes.append(partial(seal, table=self._table))
+        self._from_ms = start_ms
+
+    def take_block(self, start_ms: int, columns: Columns) -> None:
+        self._sql.counts.from_blocks += self._take(columns)
+        self._from_ms = start_ms
+
+    def columns(self) -> Columns:
+        """All of it, ascending."""
+        self._finish_part()
+        whole = joined(self._parts[::-1])
+        # A few rows do not keep the room that was made for many.
+        return whole if 2 * whole.shape[1] >= self._buffer.shape[1] else whole.copy()
+
+    def _take(self, columns: Columns) -> int:
+        if self.left is not None:
+            columns = columns[:, max(0, columns.shape[1] - self.left) :]
+            self.left -= columns.shape[1]
+        rows = int(columns.shape[1])
+        if rows > self._from:
+            self._finish_part()
+            self._parts.append(columns)
+        elif rows:
+            self._buffer[:, self._from - rows : self._from] = columns
+            self._from -= rows
+        return rows
+
+    def _finish_part(self) -> None:
+        if self._from < self._to:
+            self._parts.append(self._buffer[:, self._from : self._to])
+            self._to = self._from
+
+
+def write(sql: Sql, table: str, columns: Columns) -> int:
+    """Upsert rows, inside a transaction; what repeats the stored candles changes nothing.
+
+    Blocks that a changed row lies in are dropped and made again, and loose rows become blocks
+    when enough have gathered.
+
+    Returns:
+        How many sealed candles were replaced or added.
+    """
+    sealed = learn(sql, table)
+    inside = cut(columns, sealed.start_ms, sealed.end_ms)
+    below = cut(columns, 0, sealed.start_ms)
+    above = cut(columns, sealed.end_ms, _END_OF_TIME_MS)
+    if inside.shape[1]:
+        inside = _changed(sql, table, inside)
+        columns = joined([below, inside, above])
+    insert_rows(sql, table, columns)
+    if inside.shape[1]:
+        _remake(sql, table, Range(int(inside[0, 0]), int(inside[0, -1]) + 1))
+    sealed.above += above.shape[1]
+    sealed.below += below.shape[1]
+    if sealed.above >= sealed.seal_at:
+        seal(sql, table, fresh=above)
+    if sealed.below >= sealed.seal_at:
+        seal(sql, table, fresh=below)
+    return int(inside.shape[1])
+
+
+def write_row(sql: Sql, table: str, row: Sequence[float]) -> None:
+    """Upsert one candle, the cheapest way where it is newer than every block."""
+    sealed = learn(sql, table)
+    if row[0] < sealed.end_ms:
+        write(sql, table, columns_of_rows([row]))
+        return
+    sql.execute(sealed.upsert, row)
+    sealed.above += 1
+    if sealed.above >= sealed.seal_at:
+        seal(sql, table)
+
+
+def learn(sql: Sql, table: str) -> Sealed:
+    """How far the blocks of a series reach; asked once a connection."""
+    sealed = sql.learnt.sealed.get(table)
+    if sealed is not None:
+        return sealed
+    ((start_ms, end_ms),) = sql.execute(
+        "SELECT min(start_ms), max(end_ms) FROM blocks WHERE table_name = ?", (table,)
+    )
+    # Each series has its own threshold: equal ones would all be reached in the same minute.
+    seal_at = SEAL_AT_LEAST + zlib.crc32(table.encode()) % (SEAL_AT_MOST - SEAL_AT_LEAST + 1)
+    sealed = Sealed(_upsert_statement(table), seal_at, start_ms or 0, end_ms or 0)
+    sealed.above = _count(sql, table, Range(sealed.end_ms, _END_OF_TIME_MS), seal_at)
+    sealed.below = _count(sql, table, Range(0, sealed.start_ms), seal_at)
+    sql.learnt.sealed[table] = sealed
+    return sealed
+
+
+def seal(sql: Sql, table: str, *, fresh: Columns | None = None) -> None:
+    """Make blocks of the loose rows above and below those there are, inside a transaction.
+
+    At most `ROWS_AT_ONCE` a call, unless they are `fresh`; the rest is wished for.
+
+    Args:
+        sql: Of the writer.
+        table: Of the series.
+        fresh: Rows that were just written, so that they need not be read again.
+    """
+    # What was written twice was counted twice.
+    sql.learnt.sealed.pop(table, None)
+    sealed = learn(sql, table)
+    limit = ROWS_AT_ONCE if fresh is None else max(ROWS_AT_ONCE, 2 * fresh.shape[1])
+    more = False
+    if sealed.above >= sealed.seal_at:
+        start_ms = sealed.end_ms or _edge(sql, table, "ASC")
+        beyond_ms = _nth(sql, table, "open_time >= ? ORDER BY open_time", start_ms, limit)
+        end_ms = _edge(sql, table, "DESC") + 1 if beyond_ms is None else beyond_ms
+        _fill(sql, table, Range(start_ms, end_ms), fresh)
+        more = beyond_ms is not None
+    if sealed.below >= sealed.seal_at:
+        beyond_ms = _nth(
+            sql, table, "open_time < ? ORDER BY open_time DESC", sealed.start_ms, limit - 1
+        )
+        start_ms = _edge(sql, table, "ASC") if beyond_ms is None else beyond_ms
+        _fill(sql, table, Range(start_ms, sealed.start_ms), fresh)
+        more = more or beyond_ms is not None
+    sql.learnt.sealed.pop(table, None)
+    if more:
+        sql.wishes.append(partial(seal, table=table))
+
+
+def mend(sql: Sql, table: str, start_ms: int) -> None:
+    """Make a block again whose checksum was wrong; one that is right by now stays."""
+    for block in overlapping(sql, table, Range(start_ms, start_ms + 1)):
+        if unpack(table, block) is None:
+            _remake(sql, table, Range(block.start_ms, block.end_ms))
+
+
+def drop(sql: Sql, table: str, span: Range) -> Range | None:
+    """Delete the blocks that hold anything of a range; returns the range they held."""
+    dropped: list[Range] = []
+    for start_ms, end_ms in sql.execute(
+        "SELECT start_ms, end_ms FROM blocks WHERE table_name = ? AND start_ms < ?"
+        " ORDER BY start_ms DESC",
+        (table, span.end_ms),
+    ):
+        if end_ms <= span.start_ms:
+            break
+        dropped.append(Range(start_ms, end_ms))
+    _delete(sql, table, [held.start_ms for held in dropped])
+    return Range(dropped[-1].start_ms, dropped[0].end_ms) if dropped else None
+
+
+def delete(sql: Sql, table: str, open_times: Sequence[int]) -> None:
+    """Delete rows; the blocks that they lay in are made again without them."""
+    sql.executemany(
+        f"DELETE FROM {table} WHERE open_time = ?", [(open_time,) for open_time in open_times]
+    )
+    _remake(sql, table, Range(min(open_times), max(open_times) + 1))
+
+
+def _remake(sql: Sql, table: str, span: Range) -> None:
+    dropped = drop(sql, table, span)
+    if dropped is not None:
+        _fill(sql, table, dropped)
+
+
+def _fill(sql: Sql, table: str, span: Range, fresh: Columns | None = None) -> None:
+    """Make the blocks of a range that has none, and take small neighbours in."""
+    start_ms, end_ms = span
+    columns = _rows_of(sql, table, span, fresh)
+    for beside_ms in (start_ms - 1, end_ms):
+        beside = next(overlapping(sql, table, Range(beside_ms, beside_ms + 1)), None)
+        rows = columns.shape[1]
+        if beside is None or (rows >= SEAL_AT_LEAST and rows + beside.rows > ROWS_PER_BLOCK):
+            continue
+        held = unpack(table, beside)
+        if held is None:
+            held = select_rows(sql, table, Range(beside.start_ms, beside.end_ms))
+        _delete(sql, table, [beside.start_ms])
+        columns = joined([held, columns] if beside_ms < start_ms else [columns, held])
+        start_ms, end_ms = min(start_ms, beside.start_ms), max(end_ms, beside.end_ms)
+    if not columns.shape[1]:
+        sql.learnt.sealed.pop(table, None)
+        return
+    sql.executemany(
+        "INSERT INTO blocks (table_name, start_ms, end_ms, row_count, checksum, data)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        ((table, *block) for block in _packed(table, start_ms, end_ms, columns)),
+    )
+
+
+def _packed(table: str, start_ms: int, end_ms: int, columns: Columns) -> Iterator[Block]:
+    starts = list(range(0, columns.shape[1], ROWS_PER_BLOCK))
+    if len(starts) > 1 and columns.shape[1] - starts[-1] < SEAL_AT_LEAST:
+        starts.pop()
+    ends = [*starts[1:], columns.shape[1]]
+    times = [start_ms, *columns[0, starts[1:]].tolist(), end_ms]
+    for low, high, low_ms, high_ms in zip(starts, ends, times, times[1:], strict=False):
+        yield pack(table, low_ms, high_ms, columns[:, low:high])
+
+
+def _rows_of(sql: Sql, table: str, span: Range, fresh: Columns | None) -> Columns:
+    """The rows of a range; those just written are taken as they are, if no others are between."""
+    if fresh is None or fresh.shape[1] < SEAL_AT_LEAST:
+        return select_rows(sql, table, span)
+    written = Range(int(fresh[0, 0]), int(fresh[0, -1]) + 1)
+    if not (span.start_ms <= written.start_ms and written.end_ms <= span.end_ms):
+        return select_rows(sql, table, span)
+    if _count(sql, table, written, fresh.shape[1] + 1) != fresh.shape[1]:
+        return select_rows(sql, table, span)
+    before = select_rows(sql, table, Range(span.start_ms, written.start_ms))
+    after = select_rows(sql, table, Range(written.end_ms, span.end_ms))
+    return joined([part for part in (before, fresh, after) if part.shape[1]])
+
+
+def _changed(sql: Sql, table: str, columns: Columns) -> Columns:
+    """Those of the rows that are not stored just so."""
+    held = read(sql, table, Range(int(columns[0, 0]), int(columns[0, -1]) + 1))
+    if not held.shape[1]:
+        return columns
+    at = np.minimum(np.searchsorted(held[0], columns[0]), held.shape[1] - 1)
+    same: npt.NDArray[np.bool_] = np.all(held[:, at] == columns, axis=0)
+    return columns[:, ~same] if bool(same.any()) else columns
+
+
+def insert_rows(sql: Sql, table: str, columns: Columns) -> None:
+    """Upsert rows; the caller answers for the blocks."""
+    statement = _upsert_statement(table)
+    numbers = columns[1:].view(np.float64)
+    for low in range(0, columns.shape[1], CHUNK_ROWS):
+        part = slice(low, low + CHUNK_ROWS)
+        rows = zip(columns[0, part].tolist(), *(n[part].tolist() for n in numbers), strict=True)
+        sql.executemany(statement, rows)
+
+
+def _upsert_statement(table: str) -> str:
+    return (
+        f"INSERT INTO {table} VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (open_time) DO UPDATE"
+        " SET open = excluded.open, high = excluded.high, low = excluded.low,"
+        " close = excluded.close, volume = excluded.volume, value = excluded.value"
+    )
+
+
+def _delete(sql: Sql, table: str, starts_ms: Sequence[int]) -> None:
+    sql.executemany(
+        "DELETE FROM blocks WHERE table_name = ? AND start_ms = ?",
+        [(table, start_ms) for start_ms in starts_ms],
+    )
+
+
+def _count(sql: Sql, table: str, span: Range, limit: int) -> int:
+    """How many rows a range has; `limit` says when to stop counting."""
+    ((count,),) = sql.execute(
+        f"SELECT count(*) FROM (SELECT 1 FROM {table} WHERE open_time >= ? AND open_time < ?"
+        " LIMIT ?)",
+        (*span, limit),
+    )
+    return int(count)
+
+
+def _nth(sql: Sql, table: str, where: str, from_ms: int, offset: int) -> int | None:
+    found = sql.execute(
+        f"SELECT open_time FROM {table} WHERE {where} LIMIT 1 OFFSET ?", (from_ms, offset)
+    ).fetchone()
+    return None if found is None else int(found[0])
+
+
+def _edge(sql: Sql, table: str, order: str) -> int:
+    """The first (``"ASC"``) or last (``"DESC"``) open time of a table that has rows."""
+    ((open_time,),) = sql.execute(
+        f"SELECT open_time FROM {table} ORDER BY open_time {order} LIMIT 1"
+    )
+    return int(open_time)

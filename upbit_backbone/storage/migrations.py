@@ -1,0 +1,115 @@
+"""The schema of the file, and the way to it from every schema that was released."""
+
+from __future__ import annotations
+
+import logging
+
+from upbit_backbone.errors import StorageCorruptError
+from upbit_backbone.storage.sql import Sql
+
+logger = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 2
+
+_TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE series (
+    symbol TEXT, timeframe TEXT, table_name TEXT NOT NULL UNIQUE, PRIMARY KEY (symbol, timeframe)
+) WITHOUT ROWID;
+CREATE TABLE coverage (
+    symbol TEXT, timeframe TEXT, start_ms INTEGER, end_ms INTEGER NOT NULL, state TEXT NOT NULL,
+    reason TEXT NOT NULL, evidence TEXT NOT NULL, known_at_ms INTEGER NOT NULL,
+    PRIMARY KEY (symbol, timeframe, start_ms)
+) WITHOUT ROWID;
+CREATE TABLE markets (
+    position INTEGER PRIMARY KEY, symbol TEXT NOT NULL UNIQUE, korean_name TEXT NOT NULL,
+    english_name TEXT NOT NULL
+)
+"""
+# The BLOB is the last column: the others are read without loading it.
+_BLOCKS = """
+CREATE TABLE blocks (
+    id INTEGER PRIMARY KEY, table_name TEXT NOT NULL, start_ms INTEGER NOT NULL,
+    end_ms INTEGER NOT NULL, row_count INTEGER NOT NULL, checksum INTEGER NOT NULL,
+    data BLOB NOT NULL
+);
+CREATE UNIQUE INDEX blocks_of_series ON blocks (
+    table_name, start_ms, end_ms, row_count
+)
+"""
+
+
+class NewerSchemaError(StorageCorruptError):
+    """The file was written by a newer program: it is whole, and nothing of it may be moved."""
+
+
+def view_of(table: str) -> str:
+    """The statement for the view that shows a table of candles with its time as text."""
+    return (
+        f"CREATE VIEW IF NOT EXISTS {table}_utc AS SELECT strftime('%Y-%m-%dT%H:%M:%SZ',"
+        f" open_time / 1000, 'unixepoch') AS timestamp, * FROM {table}"
+    )
+
+
+def schema_version(sql: Sql) -> int:
+    """The schema that the file has; 0 for an empty one.
+
+    Raises:
+        NewerSchemaError: it is one that this program does not know.
+    """
+    ((version,),) = sql.execute("PRAGMA user_version").fetchall()
+    if version > SCHEMA_VERSION:
+        raise NewerSchemaError(
+            f"the store has schema {version}, expected {SCHEMA_VERSION}: it was written by"
+            " a newer program; update this one, or choose another data folder"
+        )
+    return int(version)
+
+
+def create(sql: Sql) -> None:
+    """Make the schema in an empty file; two programs may try it at once."""
+    # Has to be said before the first table: pages that become free can then be given back.
+    sql.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    sql.execute("PRAGMA journal_mode = WAL")
+    sql.execute("BEGIN IMMEDIATE")
+    try:
+        if schema_version(sql) == 0:
+            for statement in f"{_TABLES};{_BLOCKS}".split(";"):
+                sql.execute(statement)
+            sql.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        sql.execute("COMMIT")
+    except BaseException:
+        sql.roll_back()
+        raise
+
+
+def migrate(sql: Sql) -> None:
+    """Bring an older file up to date, in one transaction; nobody else may have it open.
+
+    Programs of schema 1 take no lock beside the file. But leaving the write-ahead log needs
+    the file for oneself: SQLite refuses it while any other connection exists.
+    """
+    sql.execute("PRAGMA journal_mode = DELETE")
+    sql.execute("BEGIN EXCLUSIVE")
+    try:
+        version = schema_version(sql)
+        for step in range(version, SCHEMA_VERSION):
+            _STEPS[step](sql)
+        sql.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        sql.execute("COMMIT")
+    except BaseException:
+        sql.roll_back()
+        raise
+    sql.execute("PRAGMA journal_mode = WAL")
+    logger.info("the store was brought from schema %d to %d", version, SCHEMA_VERSION)
+
+
+def _from_1_to_2(sql: Sql) -> None:
+    """Add blocks (made from rows as these are read) and a view a series."""
+    for statement in _BLOCKS.split(";"):
+        sql.execute(statement)
+    for (table,) in sql.execute("SELECT table_name FROM series").fetchall():
+        sql.execute(view_of(table))
+
+
+_STEPS = {1: _from_1_to_2}

@@ -1,0 +1,88 @@
+"""What one page of candles proves. Pure functions of the page and of what is known."""
+
+from __future__ import annotations
+
+from upbit_backbone.clock import DAY_MS, SECOND_MS
+from upbit_backbone.models import CandleSeries, SpanState, Timeframe
+from upbit_backbone.storage.coverage import (
+    BEGINNING_MS,
+    REST,
+    UNCONFIRMED,
+    Coverage,
+    KnownSpan,
+)
+
+PROOF_MARGIN_MS = 5 * SECOND_MS
+"""A candle is proved only when read this long after its end: its last trades come late."""
+AGREES_AFTER_MS = 60 * SECOND_MS
+"""A second reading that shows nothing counts this long after the first: the same fault of the
+exchange may last for seconds."""
+SECONDS_KEPT_MS = 88 * DAY_MS
+"""Candles of a second are kept for three months, the shortest of which have 89 days
+(https://docs.upbit.com/kr/reference/list-candles-seconds): that older ones are not shown says
+nothing."""
+
+
+def proofs_of_page(
+    known: Coverage,
+    timeframe: Timeframe,
+    page: CandleSeries,
+    *,
+    end_ms: int,
+    count: int,
+    asked_ms: int,
+) -> list[KnownSpan]:
+    """What is known after a page, in the order in which it is to be put.
+
+    Args:
+        known: What was known before.
+        timeframe: Of the page.
+        page: What came, ascending.
+        end_ms: What was asked: the latest that open before it; aligned.
+        count: How many.
+        asked_ms: When, by the exchange's time.
+    """
+    top_ms = min(end_ms, timeframe.floor_ms(asked_ms - PROOF_MARGIN_MS))
+    proofs: list[KnownSpan] = []
+    low_ms = top_ms
+    if len(page):
+        oldest_ms = int(page.time[0])
+        if oldest_ms < top_ms:
+            proofs.append(KnownSpan(oldest_ms, top_ms, "complete", "", REST, asked_ms))
+        low_ms = min(oldest_ms, top_ms)
+    if len(page) < count:
+        below = _below_short_page(known, timeframe, low_ms, len(page), asked_ms)
+        proofs += [] if below is None else [below]
+    return proofs
+
+
+def _below_short_page(
+    known: Coverage, timeframe: Timeframe, low_ms: int, rows: int, asked_ms: int
+) -> KnownSpan | None:
+    """What follows from it that the exchange shows nothing below `low_ms`."""
+    traded_to_ms = known.last_complete_end_ms(low_ms)
+    start_ms = BEGINNING_MS if traded_to_ms is None else traded_to_ms
+    if timeframe is Timeframe.S1:
+        start_ms = max(start_ms, timeframe.ceil_ms(asked_ms - SECONDS_KEPT_MS))
+    if start_ms >= low_ms:
+        return None
+    evidence = "an empty page" if rows == 0 else f"a short page of {rows}"
+    first = known.at(low_ms - 1)
+    if first is not None and first.unsettled and first.state == "empty":
+        # The stream saw no trade there, and the exchange shows none.
+        start_ms = max(start_ms, first.start_ms)
+        return KnownSpan(start_ms, low_ms, "empty", "two readings agree", REST, asked_ms)
+    agrees = (
+        first is not None
+        and first.reason == UNCONFIRMED
+        # Candles where the first reading had shown none are no agreement.
+        and (rows == 0 or low_ms >= first.end_ms)
+    )
+    if first is None or not agrees:
+        return KnownSpan(start_ms, low_ms, "unknown", UNCONFIRMED, evidence, asked_ms)
+    if asked_ms - first.known_at_ms < AGREES_AFTER_MS:
+        return None
+    start_ms = max(start_ms, first.start_ms)
+    state: SpanState = "before_listing" if start_ms == BEGINNING_MS else "empty"
+    evidence = f"{first.evidence}, then {evidence}"
+    return KnownSpan(start_ms, low_ms, state, "two readings agree", evidence, asked_ms)
