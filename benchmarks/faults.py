@@ -465,8 +465,12 @@ async def judged(result: Result, door: SideDoor, clock: SystemClock) -> Result:
         result.trades += len(truths[-1][1])
 
     def is_quiet() -> bool:
+        """All trades are there, and no gap is open: while the stream is away trades are polled,
+        and what was polled is proved when the stream is back."""
         return all(
             truth.keys() <= {trade.sequential_id for trade in one.trades}
+            and sum(gap.state == "open" for _, gap in one.gaps)
+            == sum(gap.state != "open" for _, gap in one.gaps)
             for one, truth, _ in truths
         )
 
