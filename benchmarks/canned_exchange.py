@@ -34,7 +34,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from upbit_backbone.simulator.stream_frames import _SHORT_KEYS
+from upbit_backbone.simulator.stream_frames import SHORT_KEYS
 
 PAYLOADS = Path(__file__).parents[1] / "tests" / "payloads" / "upbit" / "ws"
 RECORDED = {
@@ -76,7 +76,7 @@ def _shortened(value: Any) -> Any:
     if isinstance(value, list):
         return [_shortened(one) for one in value]
     if isinstance(value, dict):
-        return {_SHORT_KEYS[name]: _shortened(one) for name, one in value.items()}
+        return {SHORT_KEYS[name]: _shortened(one) for name, one in value.items()}
     return value
 
 

@@ -14,15 +14,14 @@ from hypothesis import strategies as st
 
 from tests.manual_clock import AUTUMN_2025_MS
 from tests.storage.fake_exchange import SYMBOL
+from tests.storage.proofs import prove, proved_of
 from upbit_backbone.clock import MINUTE_MS
 from upbit_backbone.models import CandleSeries, Market, Timeframe
 from upbit_backbone.origin import Origin
 from upbit_backbone.storage.candle_tables import (
     SeriesKey,
-    read_coverage,
     read_markets,
     read_rows,
-    write_coverage,
     write_markets,
     write_rows,
 )
@@ -69,7 +68,7 @@ def flat(opens: list[int]) -> CandleSeries:
 
 def write(sql: Sql, rows: CandleSeries, proved: Range, key: SeriesKey = KEY) -> None:
     write_rows(sql, key, rows)
-    write_coverage(sql, key, proved, evidence="test", now_ms=AUTUMN_2025_MS)
+    prove(sql, key, proved)
 
 
 def test_every_series_has_a_table_of_its_own_also_for_a_database_blind_to_case() -> None:
@@ -85,7 +84,7 @@ def test_a_minute_and_a_month_keep_their_rows_apart(schema: str) -> None:
         write(sql, flat([0, 60 * MINUTE_MS]), Range(0, 120 * MINUTE_MS), month)
         minutes = read_rows(sql, KEY, Range(0, 10**12), None, simulated=False)
         assert minutes.time.tolist() == [0]
-        assert {key: list(spans) for key, spans in read_coverage(sql).items()} == {
+        assert {key: list(spans) for key, spans in proved_of(sql).items()} == {
             KEY: [Range(0, MINUTE_MS)],
             month: [Range(0, 120 * MINUTE_MS)],
         }
@@ -131,7 +130,7 @@ def test_coverage_in_the_file_merges_what_overlaps_or_touches(
             proved = Range(start * MINUTE_MS, (start + length) * MINUTE_MS)
             write(sql, flat([proved.start_ms]), proved)
             model.add(*proved)
-        assert list(read_coverage(sql).get(KEY, SpanSet())) == list(model)
+        assert list(proved_of(sql).get(KEY, SpanSet())) == list(model)
         kept = sql.execute("SELECT count(*) FROM coverage").fetchone()
         assert kept == (len(model),)
 
@@ -145,7 +144,7 @@ async def test_two_stores_on_one_file_complete_each_others_coverage(tmp_path: Pa
             proved = Range(start * MINUTE_MS, (start + 10) * MINUTE_MS)
             rows = flat([proved.start_ms])
             await database.write(lambda sql, r=rows, p=proved: write(sql, r, p))  # type: ignore[misc]
-        known = await other.read(read_coverage)
+        known = await other.read(proved_of)
         assert list(known[KEY]) == [Range(0, 50 * MINUTE_MS)]
     finally:
         await one.close()

@@ -18,16 +18,15 @@ from pathlib import Path
 import pytest
 
 from tests.storage.fake_exchange import SYMBOL
+from tests.storage.proofs import prove, proved_of
 from upbit_backbone.clock import MINUTE_MS
 from upbit_backbone.errors import StorageCorruptError, StorageOriginError, StorageUnavailableError
 from upbit_backbone.models import CandleSeries, Market, Timeframe
 from upbit_backbone.origin import Origin
 from upbit_backbone.storage.candle_tables import (
     SeriesKey,
-    read_coverage,
     read_markets,
     read_rows,
-    write_coverage,
     write_markets,
     write_rows,
 )
@@ -52,7 +51,7 @@ def candles(key: SeriesKey = KEY, count: int = COUNT, start: int = 0) -> CandleS
 
 def keep(sql: Sql, key: SeriesKey = KEY) -> None:
     write_rows(sql, key, candles(key))
-    write_coverage(sql, key, WHOLE, evidence="page", now_ms=1)
+    prove(sql, key, WHOLE)
 
 
 @asynccontextmanager
@@ -83,7 +82,7 @@ async def stored(database: Database, key: SeriesKey = KEY) -> CandleSeries:
 
 
 async def proved(database: Database, key: SeriesKey = KEY) -> SpanSet:
-    return (await database.read(read_coverage)).get(key, SpanSet())
+    return (await database.read(proved_of)).get(key, SpanSet())
 
 
 def assert_honest(found: CandleSeries, known: SpanSet, key: SeriesKey = KEY) -> None:
@@ -368,7 +367,8 @@ WRITING = """
 import asyncio, sys
 from pathlib import Path
 from tests.storage.test_damage import KEY, MINUTE_MS, START_MS, candles, opened
-from upbit_backbone.storage.candle_tables import write_coverage, write_rows
+from upbit_backbone.storage.candle_tables import write_rows
+from tests.storage.proofs import prove
 from upbit_backbone.storage.spans import Range
 
 async def main(folder, begin):
@@ -380,7 +380,7 @@ async def main(folder, begin):
 
             def work(sql):
                 write_rows(sql, KEY, rows)
-                write_coverage(sql, KEY, span, evidence="t", now_ms=0)
+                prove(sql, KEY, span)
 
             await database.write(work)
             at += len(rows)

@@ -422,9 +422,10 @@ def test_rows_and_their_proof_survive_a_killed_process_together_or_not_at_all(
 import asyncio, os, signal, sys
 from pathlib import Path
 from tests.storage.fake_exchange import SYMBOL, series_of
+from tests.storage.proofs import prove
 from upbit_backbone.models import Timeframe
 from upbit_backbone.origin import Origin
-from upbit_backbone.storage.candle_tables import SeriesKey, write_coverage, write_rows
+from upbit_backbone.storage.candle_tables import SeriesKey, write_rows
 from upbit_backbone.storage.database import Database
 from upbit_backbone.storage.spans import Range
 from upbit_backbone.storage.sql import Sql
@@ -446,7 +447,7 @@ class Dying:
 
 def write(sql, key, rows, proved):
     write_rows(sql, key, rows)
-    write_coverage(sql, key, proved, evidence="t", now_ms=0)
+    prove(sql, key, proved)
 
 async def main(folder, statements):
     database = Database(Path(folder), Origin("test"))

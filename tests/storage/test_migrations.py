@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from tests.eventually import eventually
+from tests.storage.proofs import proved_of
 from upbit_backbone.clock import MINUTE_MS
 from upbit_backbone.errors import StorageUnavailableError
 from upbit_backbone.models import Timeframe
 from upbit_backbone.origin import Origin
 from upbit_backbone.storage.candle_tables import (
     SeriesKey,
-    read_coverage,
     read_markets,
     read_rows,
     write_row,
@@ -73,7 +73,7 @@ async def test_an_older_file_is_brought_up_to_date_with_all_it_holds(older: Path
             )
             assert found.close.tolist() == [100.5 + n for n in range(count)]
             assert found.value.tolist() == [10.0 * (n + 1) for n in range(count)]
-            known = (await database.read(read_coverage))[key]
+            known = (await database.read(proved_of))[key]
             assert [span.start_ms for span in known] == [found.time[0]]
             assert known.end_ms == timeframe.next_ms(int(found.time[-1]))
             shown = await database.read(

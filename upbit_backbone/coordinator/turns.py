@@ -28,11 +28,6 @@ class TurnKeeper:
         self._served: dict[Hashable, int] = {}
         self._count = 0
 
-    @property
-    def in_flight(self) -> int:
-        """How many pages are under way."""
-        return self._in_flight
-
     def wait_s(self, now: float) -> float | None:
         """Seconds until the next page may go; 0.0: now; None: not before one has ended."""
         if self._in_flight == 0:

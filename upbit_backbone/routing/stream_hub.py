@@ -200,7 +200,7 @@ class StreamHub:
         def forget(reader: Reader) -> None:
             for key in keys:
                 self._remove(key, reader)
-            self._want()
+            self.want()
 
         reader = Reader(policy, forget, priority)
         for key in keys:
@@ -224,7 +224,7 @@ class StreamHub:
                 value = self._cache.peek(held, symbol, math.inf, now)
                 if value is not None:
                     reader.push(value)
-        self._want()
+        self.want()
         return reader
 
     async def ask(self, kind: StreamKind, symbol: str) -> Any:
@@ -254,10 +254,6 @@ class StreamHub:
         """Whether a stream of it is in force."""
         serving = self._serving
         return serving is not None and (kind, symbol) in serving.confirmed
-
-    def want(self) -> None:
-        """What the system wants by itself has changed."""
-        self._want()
 
     def complete_to_ms(self, symbol: str) -> int:
         """Up to when all trades of a symbol were delivered, but for gaps its readers know of."""
@@ -487,7 +483,8 @@ class StreamHub:
         explicit.update(("ticker", symbol) for symbol in self._losses)
         return Wanted(frozenset(explicit), frozenset(self._asks), self._interest.keys)
 
-    def _want(self) -> None:
+    def want(self) -> None:
+        """What is wanted of the stream has changed."""
         for connection in (self._serving, self._standby):
             if connection is not None:
                 connection.changed.set()
@@ -701,7 +698,7 @@ class StreamHub:
             for _ in range(min(asks, REQUESTS_TO_SUBSCRIBE)):
                 wanted |= self._interest.asked(kind, symbol, Priority.NORMAL, now)
         if self._interest.idle(now) or wanted:
-            self._want()
+            self.want()
 
     def _look_for_silence(self, now: float) -> None:
         flows = now - self._reference_heard_s < REFERENCE_FLOWS_S

@@ -40,7 +40,7 @@ from upbit_backbone.simulator.wire import (
     volume_of,
 )
 
-_SHORT_KEYS: Mapping[str, str] = {
+SHORT_KEYS: Mapping[str, str] = {
     "type": "ty",
     "code": "cd",
     "codes": "cds",
@@ -381,7 +381,7 @@ def _template(kind: str, short_keys: bool, as_list: bool) -> str:
 
 
 def _key_writer(short_keys: bool) -> Callable[[str], str]:
-    return _SHORT_KEYS.__getitem__ if short_keys else str
+    return SHORT_KEYS.__getitem__ if short_keys else str
 
 
 def _delisting_date(ms: int | None) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from upbit_backbone.models import CandleSeries, Market, Timeframe
 from upbit_backbone.storage import blocks
 from upbit_backbone.storage.migrations import view_of
-from upbit_backbone.storage.spans import Range, SpanSet
+from upbit_backbone.storage.spans import Range
 from upbit_backbone.storage.sql import Sql, is_damage
 
 Row = tuple[int, float, float, float, float, float, float]
@@ -39,18 +39,6 @@ class SeriesKey(NamedTuple):
 def _table_name(symbol: str, timeframe: str) -> str:
     timeframe = "1mo" if timeframe == "1M" else timeframe
     return f"candles_{symbol.replace('-', '_')}_{timeframe}"
-
-
-def read_coverage(sql: Sql) -> dict[SeriesKey, SpanSet]:
-    """The proved ranges of every series."""
-    known: dict[SeriesKey, SpanSet] = {}
-    for symbol, timeframe, start_ms, end_ms in sql.execute(
-        "SELECT symbol, timeframe, start_ms, end_ms FROM coverage WHERE state = 'complete'"
-        " ORDER BY start_ms"
-    ):
-        key = SeriesKey(symbol, Timeframe(timeframe))
-        known.setdefault(key, SpanSet()).add(start_ms, end_ms)
-    return known
 
 
 def read_rows(
@@ -142,28 +130,6 @@ def _has_table(sql: Sql, key: SeriesKey) -> bool:
     if found is not None:
         sql.learnt.tables.add(key.table)
     return found is not None
-
-
-def write_coverage(sql: Sql, key: SeriesKey, proved: Range, *, evidence: str, now_ms: int) -> None:
-    """Merge a proved range into the coverage of its series; runs inside a transaction."""
-    names = (key.symbol, key.timeframe.value)
-    # Other programs write this table, too: what touches the range is merged inside the
-    # transaction, not from memory.
-    touching = sql.execute(
-        "SELECT start_ms, end_ms FROM coverage WHERE symbol = ? AND timeframe = ?"
-        " AND state = 'complete' AND start_ms <= ? AND end_ms >= ?",
-        (*names, proved.end_ms, proved.start_ms),
-    ).fetchall()
-    start_ms = min(proved.start_ms, *(start for start, _ in touching), proved.start_ms)
-    end_ms = max(proved.end_ms, *(end for _, end in touching), proved.end_ms)
-    sql.executemany(
-        "DELETE FROM coverage WHERE symbol = ? AND timeframe = ? AND start_ms = ?",
-        [(*names, start) for start, _ in touching],
-    )
-    sql.execute(
-        "INSERT INTO coverage VALUES (?, ?, ?, ?, 'complete', '', ?, ?)",
-        (*names, start_ms, end_ms, evidence, now_ms),
-    )
 
 
 def read_markets(sql: Sql) -> tuple[Market, ...]:

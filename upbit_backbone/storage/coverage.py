@@ -227,8 +227,3 @@ def _joined(spans: list[KnownSpan]) -> list[KnownSpan]:
         else:
             joined.append(span)
     return joined
-
-
-def proved_range(start_ms: int, end_ms: int, known_at_ms: int) -> KnownSpan:
-    """What a page proves: all of it was read."""
-    return KnownSpan(start_ms, end_ms, "complete", "", REST, known_at_ms)
