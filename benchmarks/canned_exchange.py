@@ -34,7 +34,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from upbit_backbone.simulator.stream_frames import SHORT_KEYS
+from upbit_backbone.short_keys import SHORT_KEYS
 
 PAYLOADS = Path(__file__).parents[1] / "tests" / "payloads" / "upbit" / "ws"
 RECORDED = {

@@ -1,12 +1,13 @@
 """How fast the store is: each promise beside its floor, taken in the same run.
 
-    uv run python benchmarks/storage.py [NAME ...] [--long]
+    uv run python benchmarks/storage.py [NAME ...] [--long] [--plot docs/storage-scale.svg]
 
 Floor and figure take turns in one process, and medians are compared: **ratios carry over, times
 do not**. The floor of reading is `sqlite3` `fetchall` of the same rows from the same table, on the
-loop's thread or (where the figure is awaited) on a thread of its own; the floor of writing is
-`executemany` (bulk) or `execute` (one a series) in one transaction into tables made alike.
-`--long` adds the cost per candle from a thousand to ten million rows (ten minutes, 2 GB of disk).
+loop's thread or (where the figure is awaited) on a thread of its own; the floor of importing is
+`executemany` in one transaction into a table made alike. `store_in_use.py` measures the rest.
+`--long` adds the cost per candle from a thousand to ten million rows (a minute, 1 GB of disk for as
+long), and `--plot` draws it.
 Exit code 1: a promise was missed.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import math
 import os
 import sqlite3
 import statistics
@@ -22,11 +24,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -45,10 +47,11 @@ from upbit_backbone.storage.sql import Sql
 START_MS = 1_735_689_600_000
 KEY = SeriesKey("KRW-BTC", Timeframe.M1)
 THREE_MONTHS = 130_000
-SERIES = 700
 TAIL = 60
-LOOP_STALL_MS = 2.0
-LOOP_STEP_S = 0.0005
+WIDTH, HEIGHT = 720, 360
+LEFT, RIGHT, TOP, BOTTOM = 64, 170, 40, 48
+COLOURS = ("#1f6feb", "#1a7f37", "#bc4c00")
+_STYLE = "font-family='sans-serif' font-size='12' fill='#57606a'"
 MANY = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 
 
@@ -295,90 +298,15 @@ async def importing(folder: Path) -> list[Figure]:
     ]
 
 
-class LoopWatch:
-    """The longest time the loop did not come round, beyond what was asked of it."""
+class Scale(NamedTuple):
+    """What a candle costs, in microseconds, at each of the sizes."""
 
-    def __init__(self) -> None:
-        self.stalls: list[float] = []
-        self.watching = True
-
-    async def run(self) -> None:
-        while self.watching:
-            started = time.perf_counter()
-            await asyncio.sleep(LOOP_STEP_S)
-            self.stalls.append(time.perf_counter() - started - LOOP_STEP_S)
+    imported: list[float]
+    read: list[float]
+    appended: list[float]
 
 
-async def minute_close(folder: Path) -> list[Figure]:
-    """700 series get one closed candle each, minute after minute, sealing included."""
-    keys = [SeriesKey(f"KRW-T{number:03}", Timeframe.M1) for number in range(SERIES)]
-    database = Database(folder, Origin("benchmark"))
-    await database.open()
-    floor, ours, stalls, at_rest = [], [], [], []
-    minutes = 240
-    rows = rows_of(candles(minutes))
-    try:
-        with closing(bare(folder / "floor.sqlite3")) as sql:
-            statements = [make_bare_table(sql, key.table) for key in keys]
-
-            def close_floor(row: tuple[Any, ...]) -> None:
-                sql.execute("BEGIN IMMEDIATE")
-                for statement in statements:
-                    sql.execute(statement, row)
-                sql.execute("COMMIT")
-
-            def close_ours(sql: Sql, row: Any) -> float:
-                started = time.perf_counter()
-                spans = [proof(row[0], row[0] + MINUTE_MS)]
-                for key in keys:
-                    write_row(sql, key, row)
-                    put_spans(sql, key, spans)
-                return time.perf_counter() - started
-
-            for row in rows:
-                floor.append(timed(partial(close_floor, row)))
-                idle = LoopWatch()
-                task = asyncio.create_task(idle.run())
-                await asyncio.sleep(0.02)
-                idle.watching = False
-                await task
-                at_rest.append(max(idle.stalls))
-                watch = LoopWatch()
-                task = asyncio.create_task(watch.run())
-                await asyncio.sleep(0)
-                ours.append(
-                    await timed_async(partial(database.write, partial(close_ours, row=row)))
-                )
-                watch.watching = False
-                await task
-                stalls.append(max(watch.stalls))
-    finally:
-        await database.close()
-    # The first minute makes 700 tables.
-    at_floor, at_ours = statistics.median(floor[1:]), statistics.fmean(ours[1:])
-    usual = statistics.median(stalls[1:]) * 1e3
-    return [
-        Figure(
-            name="700 series, one candle each, with coverage and sealing / execute",
-            value=at_ours / statistics.fmean(floor[1:]),
-            unit="×",
-            limit=1.5,
-            detail=f"mean {at_ours * 1e3:.1f} ms (median {statistics.median(ours[1:]) * 1e3:.1f}),"
-            f" floor mean {statistics.fmean(floor[1:]) * 1e3:.1f} (median {at_floor * 1e3:.1f})",
-        ),
-        Figure(
-            name="the longest turn of the loop meanwhile (median of minutes)",
-            value=usual,
-            unit="ms",
-            limit=LOOP_STALL_MS,
-            detail=f"p99 {statistics.quantiles(stalls[1:], n=100)[98] * 1e3:.1f} ms;"
-            f" without the store {statistics.median(at_rest) * 1e3:.1f} ms, p99"
-            f" {statistics.quantiles(at_rest, n=100)[98] * 1e3:.1f} ms",
-        ),
-    ]
-
-
-async def scale(folder: Path) -> list[Figure]:
+async def scale(folder: Path, plot: Path | None = None) -> list[Figure]:
     """The cost of a candle written and of one read, from a thousand to ten million rows."""
     database = Database(folder, Origin("benchmark"))
     await database.open()
@@ -397,17 +325,17 @@ async def scale(folder: Path) -> list[Figure]:
                 took.append(cost / more)
                 held += more
             written.append(statistics.median(took) * 1e6)
-            end_ms = START_MS + held * MINUTE_MS
-            span = Range(START_MS, end_ms)
-            took = [
-                await timed_async(
-                    partial(
-                        database.read,
-                        partial(read_rows, key=KEY, span=span, latest=1_000, simulated=True),
-                    )
+            # The import is over: what it left in the log is not what reading costs.
+            await database.tend(lambda sql: sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").close())
+            # A thousand anywhere in the newest ones: where blocks begin and end is chance.
+            newest = max(0, min(held - 1_000, 40_000))
+            took = []
+            for turn in range(50):
+                end_ms = START_MS + (held - newest * turn // 50) * MINUTE_MS
+                work = partial(
+                    read_rows, key=KEY, span=Range(START_MS, end_ms), latest=1_000, simulated=True
                 )
-                for _ in range(50)
-            ]
+                took.append(await timed_async(partial(database.read, work)))
             read.append(statistics.median(took) / 1_000 * 1e6)
             singles = rows_of(candles(200, start=held))
             took = [
@@ -415,41 +343,112 @@ async def scale(folder: Path) -> list[Figure]:
                 for row in singles
             ]
             held += len(singles)
-            appended.append(statistics.fmean(took) * 1e6)
+            appended.append(statistics.median(took) * 1e6)
             print(
                 f"       {size:>10,} rows: import {written[-1]:6.2f} µs a candle,"
-                f" newest 1,000 {read[-1]:6.3f} µs a candle, one more {appended[-1]:6.0f} µs"
+                f" 1,000 read {read[-1]:6.3f} µs a candle, one more {appended[-1]:6.0f} µs"
                 f"  {'█' * round(written[-1] * 10)}"
             )
     finally:
         await database.close()
-    return [
-        Figure(
-            name=f"cost of a candle {what}, 10⁷ rows / 10⁵",
-            value=costs[-1] / costs[2],
-            unit="×",
-            limit=1.5,
-            detail=", ".join(f"{cost:.3g}" for cost in costs) + " µs",
+    costs = Scale(written, read, appended)
+    if plot is not None:
+        await asyncio.to_thread(draw, plot, costs)
+    figures = []
+    for what, of_size in costs._asdict().items():
+        figures.append(
+            Figure(
+                name=f"cost of a candle {what}, 10⁷ stored / 10³",
+                value=of_size[-1] / of_size[0],
+                unit="×",
+                limit=1.5,
+                detail=", ".join(f"{cost:.3g}" for cost in of_size) + " µs",
+            )
         )
-        for what, costs in (("imported", written), ("read", read), ("appended", appended))
+    return figures
+
+
+def draw(plot: Path, costs: Scale) -> None:
+    """As a picture."""
+    write_line_chart(
+        plot,
+        {
+            "one more, committed": costs.appended,
+            "imported, with its block": costs.imported,
+            "read, 1,000 at once": costs.read,
+        },
+        MANY,
+        title="What a candle costs while the series grows, in µs",
+        x_label="candles of the series that are stored",
+    )
+
+
+def write_line_chart(
+    path: Path,
+    lines: Mapping[str, Sequence[float]],
+    at: Sequence[float],
+    *,
+    title: str,
+    x_label: str,
+) -> None:
+    """Draw each line over the same places, with two logarithmic axes, as SVG."""
+    low_x, high_x = math.log10(at[0]), math.log10(at[-1])
+    values = [value for line in lines.values() for value in line]
+    low_y, high_y = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+
+    def x(value: float) -> float:
+        share = (math.log10(value) - low_x) / (high_x - low_x)
+        return LEFT + share * (WIDTH - LEFT - RIGHT)
+
+    def y(value: float) -> float:
+        share = (math.log10(value) - low_y) / (high_y - low_y)
+        return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
+
+    parts = [
+        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {HEIGHT}'>",
+        f"<rect width='{WIDTH}' height='{HEIGHT}' fill='#ffffff'/>",
+        f"<text x='{LEFT}' y='22' {_STYLE} font-weight='bold'>{title}</text>",
+        f"<text x='{LEFT}' y='{HEIGHT - 10}' {_STYLE}>{x_label}</text>",
     ]
+    for power in range(low_y, high_y + 1):
+        place = y(10.0**power)
+        parts += [
+            f"<path d='M{LEFT} {place:.1f}H{WIDTH - RIGHT}' stroke='#d0d7de'/>",
+            f"<text x='8' y='{place + 4:.1f}' {_STYLE}>{10.0**power:g}</text>",
+        ]
+    parts += [
+        f"<text x='{x(value):.1f}' y='{HEIGHT - BOTTOM + 18}' text-anchor='middle' {_STYLE}>"
+        f"{value:,.0f}</text>"
+        for value in at
+    ]
+    for (name, line), colour in zip(lines.items(), COLOURS, strict=False):
+        places = [(x(where), y(value)) for where, value in zip(at, line, strict=True)]
+        points = " ".join(f"{left:.1f},{top:.1f}" for left, top in places)
+        parts.append(
+            f"<polyline points='{points}' fill='none' stroke='{colour}' stroke-width='2'/>"
+        )
+        parts += [f"<circle cx='{a:.1f}' cy='{b:.1f}' r='3' fill='{colour}'/>" for a, b in places]
+        parts.append(
+            f"<text x='{places[-1][0] + 10:.1f}' y='{places[-1][1] + 4:.1f}' {_STYLE}>{name}</text>"
+        )
+    path.write_text("\n".join([*parts, "</svg>"]) + "\n", encoding="utf-8")
 
 
 MEASUREMENTS = {
     "memory": memory,
     "reading": reading,
     "importing": importing,
-    "minute_close": minute_close,
 }
-LONG = {"scale": scale}
+LONG = ("scale",)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("names", nargs="*", help=", ".join([*MEASUREMENTS, *LONG]))
     parser.add_argument("--long", action="store_true", help="also what takes minutes")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw what `scale` measured")
     options = parser.parse_args()
-    known = MEASUREMENTS | LONG
+    known = MEASUREMENTS | {"scale": partial(scale, plot=options.plot)}
     unknown = set(options.names) - set(known)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; known: {', '.join(known)}")

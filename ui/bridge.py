@@ -13,7 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Coroutine, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
@@ -43,13 +43,22 @@ logger = logging.getLogger(__name__)
 
 FIRST_CANDLES = 400
 """A chart opens with two pages, which the exchange answers at once beside a backfill."""
+PAGE_CANDLES = 200
+"""As many as one request to the exchange gives: drawn as soon as they are there."""
 RECENT_TRADES = 50
 _STORED_PERIODS = tuple(FIRST_CANDLES * 8**step for step in range(4))
 """How far back stored candles are looked for offline: of 1m 6.7 hours, …, 142 days."""
 _LEAD_S = 1.5
 _CLOSE_WITHIN_S = 3.0
 _STATUS_EVERY_S = 1.0
+_UNSEEN_FIGURES_EVERY_S = 5.0
+"""For the plots, which show what was before somebody looked: putting all figures together takes
+the service some milliseconds."""
 _MARKETS_RETRY_S = 3.0
+_LOADS = ("history", "reload", "rest ")
+"""How the tasks are called that load candles of the chart."""
+_NOTICED_AFTER_MS = 30_000
+"""A lost connection was seen as lost at the latest so long after it broke."""
 _UNCONFIRMED = "unconfirmed"
 """The exchange showed nothing there, once: at a chart that is the start of history."""
 _PROBE_EVERY_S = 3.0
@@ -113,12 +122,18 @@ class BackboneBridge(QObject):
         self._chart: tuple[str, Timeframe] | None = None
         self._first_load: UUID | None = None
         self._newest_loads = 0
+        self._hole_ms: int | None = None
+        """From here on candles of the chart may lack, up to those that came after a break."""
+        self._drawn = False
+        """Candles of the chart have been loaded."""
         self._probed_s: float | None = None
         self._watched: tuple[str, ...] = ()
         self._lead_seen = asyncio.Event()
         self._detail = ""
         self._status: SystemStatus | None = None
         self._metrics: PerformanceMetrics | None = None
+        self._figures_seen = False
+        self._figures_s: float | None = None
 
         self._loads: deque[CandleUpdate] = deque()
         self._live: dict[int, Candle] = {}
@@ -144,20 +159,24 @@ class BackboneBridge(QObject):
         self._live.clear()
         self._loads.clear()
         self._failures = deque(one for one in self._failures if one.occasion == "markets")
-        self._end("history")
-        self._end("reload")
+        self._hole_ms, self._drawn = None, False
+        for name in [name for name in self._tasks if name.startswith(_LOADS)]:
+            self._end(name)
         request_id = self._first_load = uuid4()
         if self._api is not None:
             self._start("chart", self._follow_chart(self._api, symbol, timeframe, request_id))
         return request_id
 
     def load_older(self, symbol: str, timeframe: Timeframe, before_ms: int, count: int) -> UUID:
-        """Load the `count` candles before a moment; a load of older ones under way is dropped."""
+        """Load the `count` candles before a moment, the newest page first.
+
+        A load of older ones under way is dropped.
+        """
         request_id = uuid4()
         if self._api is not None:
             self._start(
                 "history",
-                self._load_history(self._api, symbol, timeframe, before_ms, count, request_id),
+                self._load_older(self._api, symbol, timeframe, before_ms, count, request_id),
             )
         return request_id
 
@@ -186,6 +205,10 @@ class BackboneBridge(QObject):
         if self._api is not None and symbol:
             self._start("trades", self._follow_trades(self._api, symbol))
             self._start("orderbook", self._follow_orderbook(self._api, symbol))
+
+    def watch_figures(self, seen: bool) -> None:
+        """Have the service's figures once a second while somebody sees them."""
+        self._figures_seen = seen
 
     # Life
 
@@ -257,10 +280,11 @@ class BackboneBridge(QObject):
         try:
             try:
                 series, metadata = await api.get_candle_data(
-                    symbol, timeframe, count=FIRST_CANDLES, with_metadata=True
+                    symbol, timeframe, count=PAGE_CANDLES, with_metadata=True
                 )
             except TransportError:
                 series, metadata = await self._load_stored(api, symbol, timeframe)
+                self._hole_ms = _first_hole_ms(series, metadata)
         except BackboneError as exc:
             if self._newest_loads != loads_before:
                 # Asked for before the connection broke; what it wanted was loaded since.
@@ -268,7 +292,24 @@ class BackboneBridge(QObject):
                 return
             self._fail(RequestFailure("candles", symbol, exc, str(exc), request_id))
             return
-        self._loaded("candles", series, metadata, request_id)
+        answer = RequestAnswer(symbol, timeframe, metadata, request_id)
+        rest: Coroutine[Any, Any, None] | None = None
+        if answer.complete and len(series):
+            oldest_ms = int(series.time[0])
+            if not self._drawn and len(series) == PAGE_CANDLES:
+                left = FIRST_CANDLES - PAGE_CANDLES
+                rest = self._load_older(api, symbol, timeframe, oldest_ms, left, request_id)
+            elif self._hole_ms is not None and self._hole_ms < oldest_ms:
+                rest = self._close_hole(
+                    api, symbol, timeframe, self._hole_ms, oldest_ms, request_id
+                )
+            else:
+                self._hole_ms = None
+        self._loaded(answer, series, more_follows=rest is not None)
+        if rest is not None:
+            # A task of its own, under a name of its own: the live candle does not wait for it,
+            # and another load does not end it.
+            self._start(f"rest {request_id}", rest)
 
     async def _load_stored(
         self, api: MarketDataAPI, symbol: str, timeframe: Timeframe
@@ -292,7 +333,7 @@ class BackboneBridge(QObject):
                 return series[max(0, len(series) - FIRST_CANDLES) :], metadata
         raise AssertionError("the last attempt returns or raises")
 
-    async def _load_history(
+    async def _load_older(
         self,
         api: MarketDataAPI,
         symbol: str,
@@ -301,14 +342,53 @@ class BackboneBridge(QObject):
         count: int,
         request_id: UUID,
     ) -> None:
+        """The newest page is given when it is there; all others are then asked for at once."""
+        asked = min(count, PAGE_CANDLES)
+        more = True
+        while more:
+            before = utc_datetime(before_ms)
+            try:
+                series, metadata = await api.get_candle_data(
+                    symbol, timeframe, None, before, count=asked, with_metadata=True
+                )
+            except BackboneError as exc:
+                reason = f"no candles of {symbol} {timeframe} before {before:%Y-%m-%d %H:%M} UTC"
+                failure = f"{reason}: {exc}"
+                self._fail(RequestFailure("history", symbol, exc, failure, request_id))
+                return
+            answer = RequestAnswer(symbol, timeframe, metadata, request_id, "history")
+            count -= asked
+            more = count > 0 and answer.complete and len(series) == asked
+            self._loaded(answer, series, more_follows=more)
+            if more:
+                before_ms, asked = int(series.time[0]), count
+
+    async def _close_hole(
+        self,
+        api: MarketDataAPI,
+        symbol: str,
+        timeframe: Timeframe,
+        from_ms: int,
+        before_ms: int,
+        request_id: UUID,
+    ) -> None:
+        """Load what happened during a break, from the newest down, however long it was."""
+        start, end = utc_datetime(from_ms), utc_datetime(before_ms)
+        chunks = api.iter_candle_chunks(
+            symbol, timeframe, start, end, Priority.NORMAL, newest_first=True
+        )
         try:
-            series, metadata = await api.get_candle_data(
-                symbol, timeframe, None, utc_datetime(before_ms), count=count, with_metadata=True
-            )
+            async for series in chunks:
+                self._take(CandleUpdate(symbol, timeframe, series, "loaded", request_id, True))
         except BackboneError as exc:
-            self._fail(RequestFailure("history", symbol, exc, str(exc), request_id))
-            return
-        self._loaded("history", series, metadata, request_id)
+            reason = f"candles of {symbol} {timeframe} after {start:%Y-%m-%d %H:%M} UTC are missing"
+            failure = f"{reason}: {exc}"
+            self._fail(RequestFailure("history", symbol, None, failure, request_id))
+        else:
+            if self._hole_ms == from_ms:
+                self._hole_ms = None
+        finally:
+            chunks.cancel()
 
     async def _follow_ticker(self, api: MarketDataAPI, symbol: str) -> None:
         if symbol != self._watched[0]:
@@ -377,13 +457,22 @@ class BackboneBridge(QObject):
             before, self._status = self._status, status
             if before is not None and before.connection != "live" and status.connection == "live":
                 self._reload()
+            if before is not None and before.connection == "live" and status.connection != "live":
+                self._note_break()
             if status != before:
                 self._changed_status = status
             if status.connection != "live":
                 self._probe_now_and_then(api)
-            self._metrics = api.get_performance_metrics()
+            self._take_figures(api)
             self._wake()
             await asyncio.sleep(_STATUS_EVERY_S)
+
+    def _take_figures(self, api: MarketDataAPI) -> None:
+        now_s = self._clock.monotonic()
+        due_s = 0.0 if self._figures_s is None else self._figures_s + _UNSEEN_FIGURES_EVERY_S
+        if self._figures_seen or now_s >= due_s:
+            self._figures_s = now_s
+            self._metrics = api.get_performance_metrics()
 
     def _probe_now_and_then(self, api: MarketDataAPI) -> None:
         """While the stream is gone: does the exchange still answer requests?
@@ -407,6 +496,12 @@ class BackboneBridge(QObject):
             self._tickers[symbol] = ticker
             self._wake()
 
+    def _note_break(self) -> None:
+        """The connection is lost: the candle of a little before is the first that may lack."""
+        if self._chart is not None and self._drawn and self._hole_ms is None:
+            _, timeframe = self._chart
+            self._hole_ms = timeframe.floor_ms(self._clock.now_ms() - _NOTICED_AFTER_MS)
+
     def _reload(self) -> None:
         """The connection is back: what was missed meanwhile is asked for."""
         if self._api is None or self._chart is None:
@@ -421,24 +516,28 @@ class BackboneBridge(QObject):
 
     # From tasks to signals
 
-    def _loaded(
-        self,
-        occasion: Occasion,
-        series: CandleSeries,
-        metadata: BackboneMetadata,
-        request_id: UUID,
-    ) -> None:
-        key = (series.symbol, series.timeframe)
+    def _loaded(self, answer: RequestAnswer, series: CandleSeries, *, more_follows: bool) -> None:
+        key, request_id = (answer.symbol, answer.timeframe), answer.request_id
         if key != self._chart:
             return
-        answer = RequestAnswer(*key, metadata, request_id, occasion)
         if not answer.complete:
-            self._fail(RequestFailure(occasion, series.symbol, None, metadata.reason, request_id))
-        elif occasion == "candles":
+            reason = answer.metadata.reason
+            self._fail(RequestFailure(answer.occasion, answer.symbol, None, reason, request_id))
+        elif answer.occasion == "candles":
             self._newest_loads += 1
-        if len(series) or answer.complete:
-            self._loads.append(CandleUpdate(*key, series, "loaded", request_id))
         self._answers.append(answer)
+        if len(series) or answer.complete:
+            self._take(CandleUpdate(*key, series, "loaded", request_id, more_follows))
+        self._wake()
+
+    def _take(self, update: CandleUpdate) -> None:
+        """Show candles; parts of one answer that come within a frame are shown together."""
+        self._drawn |= len(update.series) > 0
+        if self._loads and self._loads[-1].request_id == update.request_id:
+            newer = self._loads.pop().series
+            merged = CandleSeries.merged([update.series, newer])
+            update = replace(update, series=merged)
+        self._loads.append(update)
         self._wake()
 
     def _fail(self, failure: RequestFailure) -> None:
@@ -495,6 +594,15 @@ class BackboneBridge(QObject):
         )
         revised = any(candle.state in ("revised", "settled") for candle in candles)
         return CandleUpdate(symbol, timeframe, series, "revised" if revised else "live", None)
+
+
+def _first_hole_ms(series: CandleSeries, metadata: BackboneMetadata) -> int | None:
+    """Where the first stretch begins that is missing between candles or after them."""
+    if not len(series):
+        return None
+    oldest_ms, newest_ms = int(series.time[0]), int(series.time[-1])
+    starts = (epoch_ms(span.start) for span in metadata.missing if span.start is not None)
+    return min((start for start in starts if start > oldest_ms), default=newest_ms)
 
 
 def _ticker_task(symbol: str) -> str:

@@ -19,3 +19,5 @@ class CandleUpdate:
     kind: Literal["loaded", "live", "revised"]
     request_id: UUID | None
     """Of the request that a ``loaded`` update answers."""
+    more_follows: bool = False
+    """It is the newest part of the answer; older ones come with the same id."""

@@ -24,6 +24,7 @@ from upbit_backbone.errors import (
     TransportError,
     UnknownSymbolError,
 )
+from upbit_backbone.indicators import IndicatorSeries
 from upbit_backbone.manager import BackboneManager
 from upbit_backbone.models import (
     Candle,
@@ -50,10 +51,12 @@ from upbit_backbone.protocol import (
     Priority,
     Progress,
     Reach,
+    SelfAudit,
     Subscription,
     SystemHealth,
     SystemStatus,
 )
+from upbit_backbone.storage.figures import StoreFigures
 
 __all__ = [
     "BackboneConfig",
@@ -71,6 +74,7 @@ __all__ = [
     "DataUnavailableError",
     "DeadlineError",
     "Gap",
+    "IndicatorSeries",
     "InvalidRequestError",
     "LatencyStats",
     "LayerStatus",
@@ -84,6 +88,7 @@ __all__ = [
     "ProtocolError",
     "RateLimitedError",
     "Reach",
+    "SelfAudit",
     "SlowConsumerError",
     "Span",
     "StaleDataError",
@@ -91,6 +96,7 @@ __all__ = [
     "StorageError",
     "StorageOriginError",
     "StorageUnavailableError",
+    "StoreFigures",
     "Subscription",
     "SystemHealth",
     "SystemOverloadedError",

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta
 from difflib import get_close_matches
+from typing import TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.constrain import Constrain
+from rich.file_proxy import FileProxy
+from rich.progress import (
+    BarColumn,
+    ProgressColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.progress import Progress as Bars
+from rich.table import Column
 
 from upbit_backbone.clock import SystemClock, utc_datetime
 from upbit_backbone.config import BackboneConfig
@@ -22,6 +34,8 @@ from upbit_backbone.protocol import Progress
 
 UNCONFIRMED = "unconfirmed"
 """Why a span is missing that the exchange showed nothing of; a second reading proves it."""
+NARROW = 70
+"""A terminal with fewer columns is given the figures without the bar."""
 
 
 async def backfill(symbols: str, timeframe: str, days: int, config: BackboneConfig) -> bool:
@@ -70,7 +84,7 @@ async def _load_all(
     now_ms = SystemClock().now_ms() + manager.api.get_system_status().exchange_offset_ms
     start = _days_before(days, utc_datetime(now_ms))
     whole = True
-    with _Bar() as bar:
+    with Bar() as bar:
         for number, symbol in enumerate(symbols, 1):
             if stopped.is_set():
                 return False
@@ -84,7 +98,7 @@ async def _load(
     symbol: str,
     timeframe: Timeframe,
     start: datetime,
-    bar: _Bar,
+    bar: Bar,
     stopped: asyncio.Event,
 ) -> bool:
     chunks = manager.api.iter_candle_chunks(symbol, timeframe, start, progress=bar.show)
@@ -94,10 +108,10 @@ async def _load(
         chunks.cancel()
 
     watcher = asyncio.create_task(cancel_when_stopped(), name="stop on a signal")
-    candles = 0
+    bar.show(chunks.progress)
     try:
-        async for series in chunks:
-            candles += len(series)
+        async for _ in chunks:
+            pass  # it is stored
     finally:
         chunks.cancel()
         watcher.cancel()
@@ -109,10 +123,10 @@ async def _load(
                 f"stopped at {share:.0%} of {symbol} {timeframe}: what was loaded is stored, and"
                 " the same command goes on from there"
             )
-    if stopped.is_set():
+    if progress.state != "done":
         return False
-    sys.stdout.write(
-        f"{symbol} {timeframe}: {candles:,} candles since {start:%Y-%m-%d %H:%M:%S} UTC\n"
+    bar.say(
+        f"{symbol} {timeframe}: {progress.candles:,} candles since {start:%Y-%m-%d %H:%M:%S} UTC"
     )
     whole = True
     for span in chunks.missing:
@@ -121,30 +135,50 @@ async def _load(
     return whole
 
 
-class _Bar:
-    """A bar on standard error, if that is a terminal."""
+class Bar:
+    """A bar on standard error, if that is a terminal; lines of words stand above it."""
 
-    def __init__(self) -> None:
-        self._console = Console(stderr=True)
-        self._bars = Bars(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[told]}"),
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        flexible = Column(no_wrap=True, overflow="ellipsis", ratio=3)
+        columns: list[ProgressColumn] = [
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=None, table_column=Column(ratio=2)),
+            TaskProgressColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[told]}", table_column=flexible, markup=False),
             TimeElapsedColumn(),
+        ]
+        if self._console.width < NARROW:
+            columns = [columns[0], columns[2], columns[3]]
+        self._bars = _Bars(
+            *columns,
             console=self._console,
             disable=not self._console.is_terminal,
+            expand=True,
             transient=True,
             redirect_stdout=False,
         )
         self._task = self._bars.add_task("", total=None, told="")
+        self._lifted: list[tuple[logging.StreamHandler[TextIO], TextIO]] = []
 
-    def __enter__(self) -> _Bar:
+    def __enter__(self) -> Bar:
         self._bars.start()
+        if self._console.is_terminal:
+            self._lift_log()
         return self
 
     def __exit__(self, *exc: object) -> None:
+        for handler, stream in self._lifted:
+            handler.setStream(stream)
+        self._lifted.clear()
         self._bars.stop()
+
+    def _lift_log(self) -> None:
+        """A line of the log in the middle of the bar would leave a broken one behind."""
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, logging.StreamHandler) and handler.stream.isatty():
+                self._lifted.append((handler, handler.stream))
+                handler.setStream(FileProxy(self._console, handler.stream))
 
     def begin(self, symbol: str, timeframe: Timeframe, number: int, of: int) -> None:
         """Show another market."""
@@ -153,20 +187,58 @@ class _Bar:
 
     def show(self, progress: Progress) -> None:
         """Show how far it has come."""
-        if progress.state == "running":
-            told = f"{progress.candles_per_s:,.0f} candles/s"
-            if progress.time_left_s is not None:
-                told += f", {timedelta(seconds=round(progress.time_left_s))} left"
-        else:
-            until = "" if progress.until is None else f" until {progress.until:%H:%M:%S} UTC"
-            told = f"{progress.state}{until}: {progress.reason}".rstrip(": ")
         self._bars.update(
-            self._task, completed=progress.done, total=max(1, progress.total), told=told
+            self._task,
+            completed=progress.done,
+            total=max(1, progress.total),
+            told=told(progress),
         )
+
+    def say(self, line: str) -> None:
+        """A line of the result, on standard output; the bar makes room for it."""
+        self._bars.stop()
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+        self._bars.start()
 
     def tell(self, sentence: str) -> None:
         """A line of words, above the bar."""
         self._console.print(sentence, soft_wrap=True, markup=False, highlight=False)
+
+
+class _Bars(Bars):
+    """Ends before the line does: the ``^C`` that a terminal echoes must not wrap it."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield _Shorter(self.make_tasks_table(self.tasks), len("^C") + 1)
+
+
+class _Shorter:
+    """Something to render, so many columns narrower than there is room."""
+
+    def __init__(self, inner: RenderableType, by: int) -> None:
+        self._inner = inner
+        self._by = by
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Constrain(self._inner, max(1, options.max_width - self._by))
+
+
+def told(progress: Progress) -> str:
+    """What is to be said of a load besides how far it has come; the most important first."""
+    match progress.state:
+        case "rate-limited" if progress.until is not None:
+            return f"rate-limited until {progress.until:%H:%M:%S} UTC"
+        case "waiting for load":
+            return f"waiting: {progress.reason}"
+        case "running" if progress.reason:
+            return progress.reason
+        case "running" if progress.time_left_s is None:
+            return ""
+        case "running":
+            left = timedelta(seconds=round(progress.time_left_s or 0.0))
+            return f"{left} left, {progress.candles_per_s:,.0f} candles/s"
+    return progress.state
 
 
 def _days_before(days: int, now: datetime) -> datetime:

@@ -6,15 +6,12 @@ itself is wrong (its flags, their values, or the environment's), 1 it failed whi
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import json
 import logging
 import math
 import re
 import sys
-from collections.abc import Coroutine
-from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -27,8 +24,6 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from upbit_backbone import (
-    BackboneConfig,
-    BackboneError,
     Candle,
     CandleSeries,
     InvalidRequestError,
@@ -38,6 +33,7 @@ from upbit_backbone import (
 from upbit_backbone.backfill import UNCONFIRMED
 from upbit_backbone.backfill import backfill as run_backfill
 from upbit_backbone.clock import SystemClock
+from upbit_backbone.command_line import FAILED, Overrides, moment, run
 from upbit_backbone.manager import open_addresses
 from upbit_backbone.models import KST_OFFSET
 from upbit_backbone.origin import Origin
@@ -46,11 +42,9 @@ from upbit_backbone.recorder.command import record as run_recorder
 from upbit_backbone.recorder.command import replay as run_replay
 from upbit_backbone.recorder.record import Source, read_wanted
 from upbit_backbone.simulator.command import simulate as run_simulator
+from upbit_backbone.store_commands import app as store_commands
 from upbit_backbone.telemetry.logs import configure_logging
 
-FAILED = 1
-BAD_INPUT = 2
-"""As `run_desktop_ui.py` and the command line's own errors."""
 MIN_TABLE_WIDTH = 140
 _TOLD_OTHERWISE = ("upbit_backbone.manager",)
 """That it starts offline, the commands tell themselves, once and with what follows."""
@@ -75,6 +69,7 @@ class _OneLine(TyperGroup):
 
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, cls=_OneLine)
+app.add_typer(store_commands, name="db")
 
 
 class Format(Enum):
@@ -187,7 +182,7 @@ def simulate(
     """Serve a simulated exchange; prints one line of JSON with its addresses."""
     named = {"window": window, "ban_after": ban_after, "max_connections": max_connections}
     flags = [f"{name}={value}" for name, value in named.items() if value is not None]
-    _run(
+    run(
         run_simulator(
             host=host,
             port=port,
@@ -228,8 +223,8 @@ def record(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Record an exchange, REST and stream, byte for byte."""
-    overrides = _Overrides(exchange, rest_url, ws_url, None)
-    _run(_record(file, overrides, (symbols, types, form, seconds), force))
+    overrides = Overrides(exchange, rest_url, ws_url, None)
+    run(_record(file, overrides, (symbols, types, form, seconds), force))
 
 
 @app.command()
@@ -248,7 +243,7 @@ def replay(
     ] = 0,
 ) -> None:
     """Serve a recording again; prints one line of JSON with its addresses."""
-    _run(run_replay(file, speed=speed, host=host, port=port))
+    run(run_replay(file, speed=speed, host=host, port=port))
 
 
 @app.command()
@@ -295,14 +290,14 @@ def candles(
     ] = Format.TABLE,
 ) -> None:
     """Print candles, oldest first. A TIME without an offset is local time."""
-    _run(
+    run(
         _candles(
             symbol,
             timeframe,
             count,
             start,
             end,
-            _Overrides(exchange, rest_url, ws_url, data_dir),
+            Overrides(exchange, rest_url, ws_url, data_dir),
             output,
         )
     )
@@ -326,7 +321,7 @@ def backfill(
     data_dir: Annotated[Path | None, typer.Option(help="Where data is stored.")] = None,
 ) -> None:
     """Store candles of the last days. Ctrl+C keeps what is there; run again, it goes on."""
-    _run(_backfill(symbols, timeframe, days, _Overrides(exchange, rest_url, ws_url, data_dir)))
+    run(_backfill(symbols, timeframe, days, Overrides(exchange, rest_url, ws_url, data_dir)))
 
 
 def main() -> None:
@@ -334,32 +329,9 @@ def main() -> None:
     app()
 
 
-class _Overrides:
-    """Flags that override the environment."""
-
-    def __init__(
-        self,
-        exchange: str | None,
-        rest_url: str | None,
-        ws_url: str | None,
-        data_dir: Path | None,
-    ) -> None:
-        given = {
-            "exchange": exchange,
-            "rest_url": rest_url,
-            "ws_url": ws_url,
-            "data_dir": data_dir,
-        }
-        self._given = {name: value for name, value in given.items() if value is not None}
-
-    def config(self) -> BackboneConfig:
-        """The environment's settings with the flags over them."""
-        return BackboneConfig.from_environment(flags=self._given)
-
-
 async def _record(
     file: Path,
-    overrides: _Overrides,
+    overrides: Overrides,
     asked: tuple[str, str, str, float | None],
     force: bool,
 ) -> None:
@@ -370,7 +342,7 @@ async def _record(
         await run_recorder(file, source, wanted, clock=clock, overwrite=force)
 
 
-async def _backfill(symbols: str, timeframe: str, days: int, overrides: _Overrides) -> None:
+async def _backfill(symbols: str, timeframe: str, days: int, overrides: Overrides) -> None:
     if not await run_backfill(symbols, timeframe, days, overrides.config()):
         raise typer.Exit(FAILED)
 
@@ -381,10 +353,10 @@ async def _candles(
     count: int | None,
     start: str | None,
     end: str | None,
-    overrides: _Overrides,
+    overrides: Overrides,
     output: Format,
 ) -> None:
-    start_time, end_time = _moment("--from", start), _moment("--to", end)
+    start_time, end_time = moment("--from", start), moment("--to", end)
     async with await MarketDataAPI.create(overrides.config()) as api:
         try:
             series, metadata = await api.get_candle_data(
@@ -411,18 +383,6 @@ def _with_flags(error: InvalidRequestError) -> InvalidRequestError:
     # Between quotes stands what a person gave.
     words = "|".join(_FLAGS)
     return InvalidRequestError(re.sub(rf"(?<!')\b(?:{words})\b(?!')", flag, str(error)))
-
-
-def _moment(flag: str, text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidRequestError(
-            f"{flag} must be a time such as 2025-09-01T09:00 (local) or 2025-09-01T00:00Z (UTC),"
-            f" was {text!r}"
-        ) from None
 
 
 def _print_table(series: CandleSeries) -> None:
@@ -490,12 +450,3 @@ def _missing_sentence(series: CandleSeries, span: Span) -> str:
             " nothing there yet; it counts as unproved until a second reading"
         )
     return f"missing {where}: {span.reason}"
-
-
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    try:
-        asyncio.run(work)
-    except BackboneError as error:
-        sys.stderr.write(f"{error}\n")
-        code = BAD_INPUT if isinstance(error, InvalidRequestError) else FAILED
-        raise typer.Exit(code) from error

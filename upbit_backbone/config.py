@@ -1,7 +1,8 @@
-"""Settings: all have a default, each can be given in the environment.
+"""Settings: all have a default, each can be given in a file and in the environment.
 
-``UPBIT_BACKBONE_<FIELD>`` overrides a field, e.g. ``UPBIT_BACKBONE_DATA_DIR``. Flags of a
-program override the environment.
+The file is TOML, the user's own (`default_config_file`) or the one that
+``UPBIT_BACKBONE_CONFIG`` names. ``UPBIT_BACKBONE_<FIELD>`` overrides a field of it, e.g.
+``UPBIT_BACKBONE_DATA_DIR``. Flags of a program override the environment.
 """
 
 from __future__ import annotations
@@ -11,18 +12,30 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import platformdirs
 
+from upbit_backbone.config_file import (
+    SettingsFile,
+    default_config_file,
+    read_settings_file,
+    unknown_setting,
+)
 from upbit_backbone.errors import InvalidRequestError
 from upbit_backbone.models import Timeframe
+from upbit_backbone.surroundings import Surroundings, choose, measure
 
 ENVIRONMENT_PREFIX = "UPBIT_BACKBONE_"
+CONFIG_VARIABLE = "UPBIT_BACKBONE_CONFIG"
+"""Names the settings file; `os.devnull` means none."""
 Exchange = Literal["upbit", "simulator"]
 WHICH_EXCHANGE = ("exchange", "rest_url", "ws_url", "replay")
 """The settings that together name one exchange."""
+_NUMBERS_OR_NONE = ("symbols_per_request", "storage_limit_mb", "keep_1s_days", "metrics_port")
+_SWITCHES = {"true": True, "yes": True, "on": True, "1": True}
+_SWITCHES |= {"false": False, "no": False, "off": False, "0": False}
 _SYMBOL = re.compile(r"[A-Z0-9]+-[A-Z0-9]+")
 _REPLAY_NAME = re.compile(r"replay-[0-9a-f]{8}")
 _PATHS = {"rest_url": "/v1", "ws_url": "/websocket/v1"}
@@ -61,6 +74,31 @@ class BackboneConfig:
     """Candles that stay complete up to now although nobody reads them, e.g. ``["KRW-BTC:1m"]``;
     in the environment with commas between them."""
 
+    storage_limit_mb: int | None = None
+    """How large the file of candles may be: beyond it, the oldest candles of the series that were
+    not asked for the longest time are removed; None: all that was ever read stays."""
+    keep_1s_days: int | None = None
+    """Candles of one second are removed when they are so old; None: they stay."""
+
+    metrics_port: int | None = None
+    """Serves ``/metrics`` (Prometheus) and ``/health`` on this port of the loopback; 0 takes a
+    free one; None: nothing is served."""
+
+    auto_optimization: bool = True
+    """What is asked for often gets a stream of its own, and memory is filled after the start
+    with what was used last. False: only what a program asks for is done."""
+    environment_detection: bool = True
+    """`create_auto_config` measures the machine. False: it takes the defaults."""
+    circuit_breaker_enabled: bool = True
+    """While the exchange blocks this address nothing is asked of it. False: every call tries,
+    which can lengthen the block."""
+    auto_retry_enabled: bool = True
+    """What was not reached is asked again within the deadline. False: the first failure is
+    told."""
+    fallback_mode_enabled: bool = True
+    """The two channels of the exchange stand in for each other: prices are polled while the
+    stream is away, and the stream answers while requests fail. False: each fails alone."""
+
     def __post_init__(self) -> None:
         _check({entry.name: getattr(self, entry.name) for entry in fields(self)}, _own_name)
 
@@ -71,10 +109,13 @@ class BackboneConfig:
         *,
         flags: Mapping[str, Any] | None = None,
     ) -> BackboneConfig:
-        """The defaults, overridden by the environment, and that by the flags of a program.
+        """The defaults, overridden by the settings file, the environment and the flags, in turn.
+
+        The file is the one that ``UPBIT_BACKBONE_CONFIG`` names. Without it, and where the
+        process's own environment is read, it is the user's, if there is one.
 
         Which exchange is meant (`exchange`, `rest_url`, `ws_url`, `replay`) is one question:
-        a flag that answers it sets aside all that the environment says of it.
+        who answers it sets aside all that the weaker ones say of it.
 
         Args:
             environment: By default the process's own.
@@ -82,41 +123,49 @@ class BackboneConfig:
 
         Raises:
             InvalidRequestError: a value that cannot be read or makes no sense; the message
-                names the variable or the flag.
+                names the variable, the flag, or the line of the file.
         """
-        environment = os.environ if environment is None else environment
-        flags = {} if flags is None else flags
-        given: dict[str, Any] = {}
-        for entry in fields(cls):
-            text = environment.get(_variable(entry.name))
-            if text is None or text == "":
-                continue
-            if entry.name in WHICH_EXCHANGE and not flags.keys().isdisjoint(WHICH_EXCHANGE):
-                continue
-            if entry.name == "data_dir":
-                given[entry.name] = Path(text).expanduser()
-            elif entry.name == "pinned":
-                given[entry.name] = tuple(one.strip() for one in text.split(",") if one.strip())
-            elif isinstance(entry.default, int) or entry.name == "symbols_per_request":
-                try:
-                    given[entry.name] = int(text)
-                except ValueError:
-                    raise InvalidRequestError(
-                        f"{_variable(entry.name)} must be a whole number, was {text!r}"
-                    ) from None
-            else:
-                given[entry.name] = text
+        return settle(environment, flags=flags).config
 
-        def told(name: str) -> str:
-            """How the person named the setting; what was not given, as they name others."""
-            if name in flags or (name not in given and flags):
-                return "--" + name.replace("_", "-")
-            return _variable(name)
+    @classmethod
+    def from_file(
+        cls,
+        path: str | Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        flags: Mapping[str, Any] | None = None,
+    ) -> BackboneConfig:
+        """As `from_environment`, with this settings file; the environment overrides it.
 
-        values = {entry.name: entry.default for entry in fields(cls)}
-        values["data_dir"] = default_data_dir()
-        _check(values | given | dict(flags), told)
-        return cls(**given | dict(flags))
+        Raises:
+            InvalidRequestError: there is no such file, it is damaged (the message names the
+                line), names a setting that does not exist (the message names the nearest), or
+                one of the values makes no sense.
+        """
+        return settle(environment, flags=flags, file=path).config
+
+    @classmethod
+    def create_auto_config(
+        cls,
+        surroundings: Surroundings | None = None,
+        *,
+        environment: Mapping[str, str] | None = None,
+        flags: Mapping[str, Any] | None = None,
+    ) -> BackboneConfig:
+        """As `from_environment`, with defaults that suit this machine.
+
+        Looks at processors, memory, disk and network; what file, environment or flags say
+        stands. ``upbit-backbone config show --auto`` tells what was chosen, and why.
+
+        Args:
+            surroundings: What the machine offers; by default it is measured now.
+            environment: As `from_environment`.
+            flags: As `from_environment`.
+
+        Raises:
+            InvalidRequestError: as `from_environment`.
+        """
+        return settle(environment, flags=flags, surroundings=surroundings, detect=True).config
 
     @property
     def pinned_series(self) -> tuple[tuple[str, Timeframe], ...]:
@@ -138,12 +187,175 @@ class BackboneConfig:
         return re.sub(r"[^0-9a-z.-]", "_", f"{address.hostname}_{port}".lower())
 
 
+class Settled(NamedTuple):
+    """Settings, and how each came about."""
+
+    config: BackboneConfig
+    origins: Mapping[str, str]
+    """By the name of the setting: ``"default"``, what was measured, the line of the file, the
+    variable or the flag."""
+    file: Path | None
+    """The settings file that was read."""
+    surroundings: Surroundings | None
+    """What the machine offers, if that was asked."""
+
+
+class _Layer(NamedTuple):
+    """What one source says; a stronger one overrides it."""
+
+    values: Mapping[str, Any]
+    told: Callable[[str], str]
+    """How a sentence names a setting that this source gives, or could give."""
+    origin: Callable[[str], str]
+
+
+def settle(
+    environment: Mapping[str, str] | None = None,
+    *,
+    flags: Mapping[str, Any] | None = None,
+    file: str | Path | None = None,
+    surroundings: Surroundings | None = None,
+    detect: bool = False,
+) -> Settled:
+    """Put the sources together: defaults, what was measured, file, environment, flags.
+
+    Args:
+        environment: By default the process's own.
+        flags: By the name of the field, what was given on a command line.
+        file: The settings file; None: as `BackboneConfig.from_environment` says.
+        surroundings: What the machine offers; None: it is measured, if `detect` says so.
+        detect: Whether settings that nobody gave suit the machine, unless
+            `environment_detection` is off.
+
+    Raises:
+        InvalidRequestError: as `BackboneConfig.from_file`.
+    """
+    environment_layer, flag_layer = _environment_layer(environment), _flag_layer(flags)
+    path = _file_of(environment, file)
+    told = [environment_layer, flag_layer]
+    if path is not None:
+        told.insert(0, _file_layer(read_settings_file(path, SETTINGS)))
+    config, origins = _together(told)
+    found = None
+    if detect and config.environment_detection:
+        found = measure(config.data_dir) if surroundings is None else surroundings
+        config, origins = _together([_measured_layer(found), *told])
+    return Settled(config, origins, path, found)
+
+
+def _together(layers: Sequence[_Layer]) -> tuple[BackboneConfig, dict[str, str]]:
+    """The settings of some sources, the weakest first, and where each came from."""
+    of: dict[str, _Layer] = {}
+    answered = False
+    for layer in reversed(layers):
+        names = [name for name in layer.values if name not in of]
+        if answered:
+            names = [name for name in names if name not in WHICH_EXCHANGE]
+        of |= dict.fromkeys(names, layer)
+        answered = answered or not layer.values.keys().isdisjoint(WHICH_EXCHANGE)
+    strongest = next((layer for layer in reversed(layers) if layer.values), layers[-2])
+
+    def told(name: str) -> str:
+        """How the person named the setting; what was not given, as they name others."""
+        return of.get(name, strongest).told(name)
+
+    given = {name: layer.values[name] for name, layer in of.items()}
+    _check(_defaults() | given, told)
+    origins = {name: of[name].origin(name) if name in of else DEFAULT for name in SETTINGS}
+    return BackboneConfig(**given), origins
+
+
+def _defaults() -> dict[str, Any]:
+    values = {entry.name: entry.default for entry in fields(BackboneConfig)}
+    return values | {"data_dir": default_data_dir()}
+
+
+def _measured_layer(found: Surroundings) -> _Layer:
+    chosen = choose(found)
+    return _Layer(
+        {name: one.value for name, one in chosen.items()},
+        _own_name,
+        lambda name: f"measured: {chosen[name].reason}",
+    )
+
+
+def _file_of(environment: Mapping[str, str] | None, file: Any) -> Path | None:
+    """The settings file that is to be read."""
+    if file is not None:
+        if not isinstance(file, str | Path) or not str(file):
+            raise InvalidRequestError(f"a settings file is named by its path, was {file!r}")
+        return Path(file).expanduser()
+    named = (os.environ if environment is None else environment).get(CONFIG_VARIABLE)
+    if named:
+        return None if named == os.devnull else Path(named).expanduser()
+    own = default_config_file()
+    return own if environment is None and own.exists() else None
+
+
+def _file_layer(file: SettingsFile) -> _Layer:
+    values = dict(file.values)
+    if isinstance(folder := values.get("data_dir"), str):
+        values["data_dir"] = file.path.absolute().parent / Path(folder).expanduser()
+    if isinstance(pinned := values.get("pinned"), list):
+        values["pinned"] = tuple(pinned)
+    return _Layer(values, lambda name: f"{name} ({file.place(name)})", file.place)
+
+
+def _environment_layer(environment: Mapping[str, str] | None) -> _Layer:
+    environment = os.environ if environment is None else environment
+    given: dict[str, Any] = {}
+    for entry in fields(BackboneConfig):
+        text = environment.get(_variable(entry.name))
+        if text is None or text == "":
+            continue
+        if entry.name == "data_dir":
+            given[entry.name] = Path(text).expanduser()
+        elif entry.name == "pinned":
+            given[entry.name] = tuple(one.strip() for one in text.split(",") if one.strip())
+        elif isinstance(entry.default, bool):
+            given[entry.name] = _switch(_variable(entry.name), text)
+        elif isinstance(entry.default, int) or entry.name in _NUMBERS_OR_NONE:
+            try:
+                given[entry.name] = int(text)
+            except ValueError:
+                raise InvalidRequestError(
+                    f"{_variable(entry.name)} must be a whole number, was {text!r}"
+                ) from None
+        else:
+            given[entry.name] = text
+    return _Layer(given, _variable, _variable)
+
+
+def _switch(told: str, text: str) -> bool:
+    value = _SWITCHES.get(text.strip().lower())
+    if value is None:
+        raise InvalidRequestError(f"{told} must be true or false, was {text!r}")
+    return value
+
+
+def _flag_layer(flags: Mapping[str, Any] | None) -> _Layer:
+    given = {} if flags is None else dict(flags)
+    for name in given:
+        if name not in SETTINGS:
+            raise InvalidRequestError(unknown_setting(str(name), SETTINGS))
+    return _Layer(given, _flag, _flag)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
 def _variable(name: str) -> str:
     return ENVIRONMENT_PREFIX + name.upper()
 
 
 def _own_name(name: str) -> str:
     return name
+
+
+SETTINGS = tuple(entry.name for entry in fields(BackboneConfig))
+"""The names of all settings."""
+DEFAULT = "default"
 
 
 def _check(given: Mapping[str, Any], told: Callable[[str], str]) -> None:
@@ -198,14 +410,23 @@ def _check(given: Mapping[str, Any], told: Callable[[str], str]) -> None:
         ("max_concurrent_requests", (1, 10_000)),
         ("memory_limit_mb", (16, 1 << 20)),
         ("symbols_per_request", (1, 10_000)),
+        ("storage_limit_mb", (16, 1 << 24)),
+        ("keep_1s_days", (1, 36_500)),
+        ("metrics_port", (0, 65_535)),
     ):
         value = given[name]
-        if value is None and name == "symbols_per_request":
+        if value is None and name in _NUMBERS_OR_NONE:
             continue
         if type(value) is not int:
             raise InvalidRequestError(f"{told(name)} must be a whole number, was {value!r}")
         if bounds is not None and not bounds[0] <= value <= bounds[1]:
             raise InvalidRequestError(f"{told(name)} must be {bounds[0]}..{bounds[1]}, was {value}")
+
+    for entry in fields(BackboneConfig):
+        if isinstance(entry.default, bool) and type(given[entry.name]) is not bool:
+            raise InvalidRequestError(
+                f"{told(entry.name)} must be true or false, was {given[entry.name]!r}"
+            )
 
 
 def _series(name: Any, told: str) -> tuple[str, Timeframe]:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from random import Random
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from upbit_backbone.api.market_data_api import MarketDataAPI
 from upbit_backbone.clock import Clock, ExchangeClock, SystemClock, told_skew_s
 from upbit_backbone.config import BackboneConfig
 from upbit_backbone.coordinator.coordinator import Coordinator
+from upbit_backbone.coordinator.turns import LowTurns
 from upbit_backbone.errors import BackboneError, ClosedError, RateLimitedError, TransportError
 from upbit_backbone.exchanges.upbit import REST_URL, WS_URL, UpbitAdapter
 from upbit_backbone.origin import Origin
@@ -30,7 +32,10 @@ from upbit_backbone.routing.router import Router
 from upbit_backbone.routing.shared_budget import SharedBudget
 from upbit_backbone.simulator.server import Simulator
 from upbit_backbone.storage.database import holds_candles
+from upbit_backbone.storage.retention import RetentionPolicy
+from upbit_backbone.storage.series_files.transfer import SeriesTransfer
 from upbit_backbone.storage.storage import Storage
+from upbit_backbone.storage.store_file import StoreFile
 from upbit_backbone.tasks import TaskOwner
 from upbit_backbone.telemetry.loop_lag import LoopLagProbe
 from upbit_backbone.telemetry.metrics import CallMetrics
@@ -39,6 +44,8 @@ logger = logging.getLogger(__name__)
 
 FIRST_ANSWER_S = 3.0
 """How long the start waits for the exchange before it goes on offline."""
+WARM_UP_AFTER_S = 2.0
+"""The first page of a chart goes before candles that nobody has asked for yet."""
 MEMORY_SHARE = 0.25
 LOW_RUNS_UP_TO = 70.0
 """Above this load LOW waits."""
@@ -148,16 +155,30 @@ class BackboneManager:
             raise
 
     async def shutdown(self) -> None:
-        """Stop in reverse; leaves no task, socket or thread. May be called twice."""
+        """Stop in reverse; leaves no task, socket or thread. May be called twice.
+
+        Cancelled, it goes on with the parts below; what was cut short ends with a second call.
+        """
         self._api = None
-        await self._tasks.close()
-        while self._stops:
-            name, stop = self._stops.pop()
+        cancelled: asyncio.CancelledError | None = None
+        try:
+            await self._tasks.close()
+        except asyncio.CancelledError as error:
+            cancelled = error
+        for name, stop in reversed(tuple(self._stops)):
             try:
                 await stop()
+            except asyncio.CancelledError as error:
+                # The parts below hold files and threads, without which the process would not end.
+                cancelled = error
+                continue
             except Exception:
                 # One part that cannot stop must not keep the others open.
                 logger.exception("%s did not stop cleanly", name)
+            if (name, stop) in self._stops:
+                self._stops.remove((name, stop))
+        if cancelled is not None:
+            raise cancelled
 
     def get_system_health(self) -> SystemHealth:
         """How each layer is doing; the whole is as well as its worst layer."""
@@ -208,6 +229,20 @@ class BackboneManager:
         """
         return await holds_candles(config.data_dir / config.identity)
 
+    @staticmethod
+    def store_file(config: BackboneConfig) -> StoreFile:
+        """The file of the configured exchange, for what is done with it as a whole."""
+        identity = config.identity
+        origin = Origin(identity, accepts_mark=identity != "upbit")
+        return StoreFile(config.data_dir / identity, origin)
+
+    @staticmethod
+    def series_transfer(config: BackboneConfig) -> SeriesTransfer:
+        """What writes stored series of the configured exchange into files, and reads them."""
+        identity = config.identity
+        origin = Origin(identity, accepts_mark=identity != "upbit")
+        return SeriesTransfer(config.data_dir / identity, origin, SystemClock())
+
     async def _start(self) -> None:
         config = self._config
         rest_url, ws_url = config.rest_url or REST_URL, config.ws_url or WS_URL
@@ -237,7 +272,12 @@ class BackboneManager:
             critical_reserve=config.critical_reserve,
             ban_file=config.data_dir / config.identity / "block.json",
             budget=SharedBudget.for_host(rest_url),
+            symbols_per_request=config.symbols_per_request,
+            circuit_breaker=config.circuit_breaker_enabled,
+            fallbacks=config.fallback_mode_enabled,
+            automatic_streams=config.auto_optimization,
         )
+        turns = LowTurns(self._clock)
         self._storage = Storage(
             self._router,
             folder=config.data_dir / config.identity,
@@ -245,6 +285,10 @@ class BackboneManager:
             clock=self._clock,
             memory_limit_bytes=int(config.memory_limit_mb * MEMORY_SHARE * 2**20),
             pinned=config.pinned_series,
+            rng=self._rng,
+            gives_way=lambda: self._shedding() is not None,
+            low_turn=partial(turns.turn, "the store"),
+            policy=_policy(config),
         )
         self._coordinator = Coordinator(
             self._storage,
@@ -252,12 +296,15 @@ class BackboneManager:
             rng=self._rng,
             symbols_per_request=config.symbols_per_request,
             shedding=self._shedding,
+            turns=turns,
+            retries=config.auto_retry_enabled,
         )
         self._api = MarketDataAPI(
             router=self._router,
             coordinator=self._coordinator,
             clock=self._clock,
             metrics=self._metrics,
+            is_stored=self._storage.holds,
             system_status=self._system_status,
             performance=self._performance,
             max_concurrent_requests=config.max_concurrent_requests,
@@ -268,6 +315,18 @@ class BackboneManager:
             await layer.start()
         self._tasks.spawn(self._lag.run(), name="loop lag probe")
         await self._meet_exchange(self._api)
+        if config.auto_optimization:
+            self._tasks.spawn(self._warm_up(self._storage), name="warm-up")
+
+    async def _warm_up(self, storage: Storage) -> None:
+        """Bring into memory what was used last; without it answers come from the file."""
+        await asyncio.sleep(WARM_UP_AFTER_S)
+        try:
+            held = await storage.warm_up_cache()
+        except BackboneError as error:
+            logger.info("memory was not filled: %s", error)
+        else:
+            logger.debug("%d candles were brought into memory", held)
 
     def _shedding(self) -> float | None:
         """The load while LOW has to wait for it."""
@@ -335,4 +394,10 @@ class BackboneManager:
             loop_lag_p95_ms=self._lag.p95_s * 1_000,
             load=self._lag.load,
             counters=counters,
+            self_audit=None if self._storage is None else self._storage.self_audit,
         )
+
+
+def _policy(config: BackboneConfig) -> RetentionPolicy:
+    limit_mb = config.storage_limit_mb
+    return RetentionPolicy(config.keep_1s_days, None if limit_mb is None else limit_mb << 20)

@@ -26,6 +26,11 @@ MAX_DEPTH = 30
 
 Policy = Literal["latest", "all"]
 Health = Literal["starting", "healthy", "degraded", "down"]
+Tier = Literal["memory", "storage", "exchange"]
+"""Where an answer was found; the farthest place, if parts came from several."""
+Severity = Literal["info", "warning", "error"]
+EventKind = Literal["gap", "ban", "reconnect", "health", "load", "revision", "alert"]
+LoadBand = Literal["open", "low waits", "critical only"]
 SubscriptionState = Literal["pending", "confirmed", "stale", "closed"]
 ProgressState = Literal["running", "waiting for load", "rate-limited", "paused", "done", "ended"]
 
@@ -166,6 +171,19 @@ class Subscription(Protocol):
     def state(self) -> SubscriptionState: ...
     @property
     def reason(self) -> str: ...
+    @property
+    def complete_to_ms(self) -> int | None:
+        """Up to when it has told everything, exchange time; None: that is not known.
+
+        While it is confirmed this is a second ago at most, but for a connection that is dead
+        unnoticed, and while what was lost is being read back.
+        """
+        ...
+
+    def set_priority(self, priority: Priority) -> None:
+        """Who waits for it is more, or less, urgent from now on."""
+        ...
+
     def __aiter__(self) -> Self: ...
     async def __anext__(self) -> Any: ...
     async def __aenter__(self) -> Self: ...
@@ -317,13 +335,112 @@ class SystemStatus(msgspec.Struct, frozen=True):
 
 
 class LatencyStats(msgspec.Struct, frozen=True):
-    """Latency of answered calls, milliseconds, over the last five minutes."""
+    """Latency of answered calls, milliseconds; over the last five minutes unless told."""
 
     count: int
     p50_ms: float
     p95_ms: float
     p99_ms: float
     max_ms: float
+
+
+class CallStats(msgspec.Struct, frozen=True):
+    """Calls of one kind in one window."""
+
+    priority: Priority
+    data_type: DataType
+    path: str
+    """Which way they went, as in `BackboneMetadata.path`; ``"peek"``: memory answered."""
+    latency: LatencyStats
+    """Of the answered ones; `count` is how many they were, estimated while calls are sampled."""
+    requests_per_s: float
+    error_rate: float
+    """Calls that raised, of all; a fraction."""
+
+
+class WindowStats(msgspec.Struct, frozen=True):
+    """What happened in the last seconds, minutes or hour."""
+
+    window_s: float
+    covered_s: float
+    """How much of it there was: the service may have started later."""
+    requests_per_s: float
+    error_rate: float
+    """Calls that raised, of all; a fraction."""
+    errors: dict[str, int]
+    """Calls that raised, by the name of the error."""
+    answers: dict[Tier, int]
+    """Answered calls, by where the answer was found."""
+    hit_rate: float
+    """Answers from memory and the store, of all answers; 0.0 when there were none."""
+    counts: dict[str, float]
+    """``"coalesced"``, ``"retried"``, ``"shed"``, ``"http_429"``, ``"http_418"``,
+    ``"reconnects"``, ``"gaps"``, ``"revisions"``: how often in this window."""
+    measured: float
+    """Fraction of the answered calls whose latency was taken. Below 1.0 there were so many
+    that quick ones were sampled; slow ones and errors never are."""
+    calls: tuple[CallStats, ...]
+    latency: dict[Priority, LatencyStats] = {}
+    """Of all calls of a priority together."""
+
+
+class LoadTerm(msgspec.Struct, frozen=True):
+    """One reason for discomfort."""
+
+    name: str
+    """``"event loop"``, ``"CRITICAL waits"``, …, ``"memory"`` or ``"processor"``."""
+    load: float
+    """0 to 100."""
+    sentence: str
+
+
+class Alert(msgspec.Struct, frozen=True):
+    """Something that a person should know of, as long as it lasts."""
+
+    name: str
+    since: datetime
+    sentence: str
+
+
+class SystemEvent(msgspec.Struct, frozen=True):
+    """Something that happened, for the event log."""
+
+    number: int
+    """Counts from 1; a reader that sees one left out was too slow for the log."""
+    time: datetime
+    layer: str
+    """``"layer_1"`` … ``"layer_4"``."""
+    severity: Severity
+    kind: EventKind
+    sentence: str
+
+
+class SelfAudit(msgspec.Struct, frozen=True):
+    """What the store found when it last read a random sample of its candles again.
+
+    Once a day some pages of proved candles are read from the exchange a further time. What
+    differed in two readings was replaced.
+    """
+
+    began: datetime
+    pages: int = 0
+    """How many were read."""
+    agreeing: int = 0
+    restated: int = 0
+    """Stored with other numbers."""
+    vanished: int = 0
+    """Stored, and the exchange does not have them."""
+    appeared: int = 0
+    """Not stored, though the period was known to be empty."""
+
+    @property
+    def compared(self) -> int:
+        return self.agreeing + self.restated + self.vanished + self.appeared
+
+    @property
+    def correctness(self) -> float | None:
+        """Which share of the sample was as the exchange has it; None: nothing was compared."""
+        return self.agreeing / self.compared if self.compared else None
 
 
 class PerformanceMetrics(msgspec.Struct, frozen=True):
@@ -339,3 +456,20 @@ class PerformanceMetrics(msgspec.Struct, frozen=True):
     loop_lag_p95_ms: float
     load: float
     counters: dict[str, float]
+    windows: dict[str, WindowStats] = {}
+    """Keys ``"10s"``, ``"5m"`` and ``"1h"``."""
+    totals: dict[str, float] = {}
+    """The `counts` of a window, and ``"errors.<name>"`` and ``"answers.<tier>"``, since the
+    start."""
+    load_band: LoadBand = "open"
+    load_terms: tuple[LoadTerm, ...] = ()
+    """Why the load is what it is; the highest is the load."""
+    low_pages_per_s: float | None = None
+    """How fast LOW may go: 0.0 while it waits for the load, then faster each second; None: at any
+    rate."""
+    alerts: tuple[Alert, ...] = ()
+    """What lasts now."""
+    frame_p95_ms: float | None = None
+    """Time the screen took for a frame, over the last ten seconds; None: no screen tells."""
+    self_audit: SelfAudit | None = None
+    """What a random sample of the stored candles was worth; None: none was read yet."""

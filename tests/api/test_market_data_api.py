@@ -26,7 +26,7 @@ from upbit_backbone.errors import (
     UnknownSymbolError,
 )
 from upbit_backbone.models import Ticker, Timeframe, Trade
-from upbit_backbone.protocol import BackboneRequest, DataType, Priority
+from upbit_backbone.protocol import BackboneRequest, BackboneResponse, DataType, Priority, Reach
 
 
 @pytest.fixture
@@ -272,8 +272,10 @@ async def test_every_priority_has_its_deadline_and_low_none(
         for priority in Priority:
             await house.api.get_candle_data(SYMBOL, "1m", at(-1), priority=priority)
     # The layers below end a little earlier, with what they have.
-    assert limits[::2] == [2.0, 5.0, 10.0, None]
-    assert limits[1::2] == [pytest.approx(1.95), pytest.approx(4.95), pytest.approx(9.95), None]
+    below = [pytest.approx(1.95), pytest.approx(4.95), pytest.approx(9.95), None]
+    assert limits[::3] == [2.0, 5.0, 10.0, None]
+    assert limits[1::3] == below, "of what is stored"
+    assert limits[2::3] == below, "of pages"
 
 
 async def test_an_answer_from_memory_starts_no_task_and_no_timer(noon: ManualClock) -> None:
@@ -555,3 +557,69 @@ async def test_answers_and_errors_are_counted(noon: ManualClock) -> None:
         metrics = house.metrics
         assert (metrics.requests, metrics.errors, metrics.cache_hits) == (3, 1, 1)
         assert house.api.status().counters == {"requests": 3.0, "errors": 1.0}
+
+
+@pytest.mark.steered_time
+@pytest.mark.parametrize("call", ["candles", "ticker", "trades"])
+async def test_a_list_of_markets_that_does_not_come_ends_a_call_in_time(
+    noon: ManualClock, call: str
+) -> None:
+    async with opened(noon) as house:
+        api = house.api
+
+        async def hang(_: BackboneRequest) -> None:
+            await asyncio.Event().wait()
+
+        house.exchange.before_answer = hang
+        ask = {
+            "candles": api.get_candle_data("KRW-NEW", "1m", timeout=3.0),
+            "ticker": api.get_ticker_data("KRW-NEW", timeout=3.0),
+            "trades": api.get_trade_data("KRW-NEW", timeout=3.0),
+        }
+        began = asyncio.get_running_loop().time()
+        async with asyncio.timeout(60):
+            with pytest.raises(DeadlineError, match="whether KRW-NEW is listed was not known"):
+                await ask.pop(call)
+        assert asyncio.get_running_loop().time() - began == pytest.approx(3.0)
+        assert house.metrics.errors == 1
+        for other in ask.values():
+            other.close()
+
+
+async def test_time_that_the_list_of_markets_took_is_not_given_twice(noon: ManualClock) -> None:
+    async with opened(noon) as house:
+        house.exists(*range(-300, 1))
+
+        async def take_long(request: BackboneRequest) -> None:
+            if request.data_type is DataType.TICKER:  # so this fake spells a list of markets
+                house.exchange.listed += (market("KRW-NEW"),)
+                noon.advance(9.0)
+            else:
+                await asyncio.Event().wait()
+
+        house.exchange.before_answer = take_long
+        async with asyncio.timeout(5):
+            with pytest.raises(DeadlineError):
+                await house.api.get_candle_data("KRW-NEW", "1m", timeout=9.1)
+
+
+async def test_a_busy_file_at_the_deadline_leaves_what_had_come(noon: ManualClock) -> None:
+    async with opened(noon) as house:
+        house.exchange.opens.update(NOON - n * 3 * M for n in range(1_000))
+        fetch, stored = house.store.fetch, 0
+
+        async def busy(request: BackboneRequest) -> BackboneResponse:
+            nonlocal stored
+            stored += request.reach is Reach.STORED
+            if stored > 1:
+                await asyncio.Event().wait()
+            return await fetch(request)
+
+        house.store.fetch = busy  # type: ignore[method-assign]
+        with pytest.raises(DeadlineError) as caught:
+            await house.api.get_candle_data(
+                SYMBOL, "1m", start_time=at(-2_000), count=660, timeout=0.2
+            )
+        assert caught.value.partial is not None
+        assert len(caught.value.partial) > 200
+        assert caught.value.missing

@@ -31,20 +31,25 @@ CANDLES = ("symbol", "timeframe", "start_time", "end_time", "priority", "count",
 TICKER = ("symbol", "priority", "max_age", "timeout", "with_metadata")
 BOOK = ("symbol", "priority", "depth", "level", "max_age", "timeout", "with_metadata")
 TRADES = ("symbol", "start_time", "end_time", "priority", "count", "timeout", "with_metadata")
+INDICATOR = ("symbol", "name", "timeframe", "priority", "count", "closed_only", "timeout",
+             "parameters")  # fmt: skip
 CALLS: dict[str, tuple[str, ...]] = {
     "get_candle_data": CANDLES,
     "get_ticker_data": TICKER,
     "get_orderbook_data": BOOK,
     "get_trade_data": TRADES,
+    "get_indicator": INDICATOR,
     "stream_ticker": ("symbol", "policy"),
     "stream_orderbook": ("symbol", "policy"),
     "stream_trades": ("symbol", "policy"),
     "stream_candles": ("symbol", "timeframe", "policy"),
 }
-RIGHT = {"symbol": SYMBOL, "timeframe": "1m"}
+RIGHT = {"symbol": SYMBOL, "timeframe": "1m", "name": "RSI"}
 WRONG: dict[str, tuple[list[Any], str]] = {
     "symbol": ([None, 5, [SYMBOL], b"KRW-BTC"], "a symbol is a text such as 'KRW-BTC'"),
     "timeframe": ([None, 60, "2m", ["1m"], timedelta(minutes=1)], "unknown timeframe"),
+    "name": ([None, 5, "RIS", ["RSI"], 10**5_000], "unknown indicator"),
+    "parameters": ([None, 14], "RSI has no parameter 'parameters': expected period"),
     "start_time": (["2026-11-06", 0, 1.5, date(2025, 9, 1)], "start_time must be a datetime"),
     "end_time": (["2026-11-06", 0, True, date(2025, 9, 1)], "end_time must be a datetime"),
     "priority": (["HIGH", 2, None, 9], "priority must be one of Priority.CRITICAL, "),

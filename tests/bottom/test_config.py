@@ -71,6 +71,16 @@ def test_how_many_symbols_a_request_names_is_not_bounded_unless_it_is_said() -> 
     assert BackboneConfig.from_environment(variable).symbols_per_request == 10
 
 
+def test_what_is_stored_stays_unless_a_limit_is_set() -> None:
+    config = BackboneConfig()
+    assert (config.storage_limit_mb, config.keep_1s_days) == (None, None)
+    variables = {"UPBIT_BACKBONE_STORAGE_LIMIT_MB": "2048", "UPBIT_BACKBONE_KEEP_1S_DAYS": "7"}
+    config = BackboneConfig.from_environment(variables)
+    assert (config.storage_limit_mb, config.keep_1s_days) == (2048, 7)
+    with pytest.raises(InvalidRequestError, match="KEEP_1S_DAYS must be a whole number, was 'a'"):
+        BackboneConfig.from_environment({"UPBIT_BACKBONE_KEEP_1S_DAYS": "a"})
+
+
 def test_pinned_series_are_a_list_and_in_the_environment_have_commas_between_them() -> None:
     assert BackboneConfig().pinned_series == ()
     expected = (("KRW-BTC", Timeframe.M1), ("KRW-XRP", Timeframe.H1))
@@ -132,6 +142,9 @@ def test_a_number_that_cannot_be_read_names_its_variable(name: str, text: str) -
         ({"max_concurrent_requests": 0}, r"max_concurrent_requests must be 1\.\."),
         ({"memory_limit_mb": 15}, r"memory_limit_mb must be 16\.\."),
         ({"symbols_per_request": 0}, r"symbols_per_request must be 1\.\.10000, was 0"),
+        ({"storage_limit_mb": 15}, r"storage_limit_mb must be 16\.\.16777216, was 15"),
+        ({"storage_limit_mb": True}, "storage_limit_mb must be a whole number, was True"),
+        ({"keep_1s_days": 0}, r"keep_1s_days must be 1\.\.36500, was 0"),
         ({"pinned": "KRW-BTC:1m"}, r"pinned must be a list such as \['KRW-BTC:1m'\]"),
         ({"pinned": ["krw-btc:1m"]}, "pinned names a market and a timeframe.*was 'krw-btc:1m'"),
         ({"pinned": [5]}, "such as 'KRW-BTC:1m', was 5"),

@@ -39,6 +39,7 @@ from upbit_backbone.protocol import (
     DataSource,
     DataType,
     Priority,
+    Reach,
 )
 from upbit_backbone.storage.spans import SpanSet
 
@@ -801,3 +802,160 @@ async def test_a_waiting_low_call_lets_a_normal_one_pass_between_its_pages(
     assert order.count(Priority.LOW) < 5
     await low
     assert order.count(Priority.LOW) == 5
+
+
+def hourly_of_late(hours: int, minutes_before: int) -> list[int]:
+    """Traded once an hour for so many hours, and each minute before."""
+    hourly = [NOON - n * 60 * M for n in range(hours)]
+    return [*hourly, *(hourly[-1] - n * M for n in range(1, minutes_before))]
+
+
+@pytest.mark.parametrize("count", [201, 400, 1_000])
+async def test_a_market_thin_of_late_and_busy_before_costs_few_pages(
+    noon: ManualClock, count: int
+) -> None:
+    exchange = FakeExchangeSource(noon, hourly_of_late(300, 30_000))
+    coordinator = coordinator_on(FakeStore(exchange), noon)
+    response = await coordinator.fetch(asked(count=count))
+    assert response.data.time.tolist() == exchange.existing()[-count:]
+    assert response.success
+    assert len(exchange.requests) <= 2 + count // MAX_PAGE_CANDLES + 2 * PARALLEL_PAGES
+
+
+@pytest.mark.parametrize("first_failure", range(1, 14))
+async def test_a_page_that_fails_below_enough_candles_fails_no_call(
+    noon: ManualClock, first_failure: int
+) -> None:
+    exchange = FakeExchangeSource(noon, hourly_of_late(300, 30_000))
+    coordinator = coordinator_on(FakeStore(exchange), noon)
+
+    async def fail(_: BackboneRequest) -> None:
+        if len(exchange.requests) > first_failure:
+            raise ProtocolError("a page was not understood")
+
+    exchange.before_answer = fail
+    response = await coordinator.fetch(asked(count=400))
+    found = response.data.time.tolist()
+    assert found == exchange.existing()[-len(found) :]
+    assert response.success is (len(found) == 400) is (response.metadata.missing == ())
+    assert (response.error is None) is response.success
+
+
+async def test_a_page_that_failed_where_nobody_looks_is_no_error(noon: ManualClock) -> None:
+    """Five leave at once; the fifth fails while the first has all that was wanted."""
+    exchange = FakeExchangeSource(noon, hourly_of_late(300, 30_000))
+    coordinator = coordinator_on(FakeStore(exchange), noon)
+    lowest = min(at for at in exchange.existing()[-400:])
+
+    async def fail_below(request: BackboneRequest) -> None:
+        assert request.end_ms is not None
+        if request.end_ms < lowest:
+            raise ProtocolError("a page was not understood")
+
+    exchange.before_answer = fail_below
+    response = await coordinator.fetch(asked(count=400))
+    assert response.data.time.tolist() == exchange.existing()[-400:]
+    assert (response.success, response.error, response.metadata.missing) == (True, None, ())
+
+
+async def test_an_answer_is_as_old_as_its_pages_took(noon: ManualClock) -> None:
+    exchange = FakeExchangeSource(noon, every_minute(3_000))
+    coordinator = coordinator_on(FakeStore(exchange), noon)
+
+    async def take_long(_: BackboneRequest) -> None:
+        noon.advance(4.0)
+
+    exchange.after_read = take_long
+    low = asked(start_ms=NOON - 1_999 * M, priority=Priority.LOW)
+    response = await coordinator.fetch(low)
+    assert len(response.data) == 2_000
+    assert response.metadata.age_s == pytest.approx(9 * 4.0), "the newest page was the first of ten"
+    past = asked(start_ms=NOON - 2_999 * M, end_ms=NOON - 2_000 * M, priority=Priority.LOW)
+    assert (await coordinator.fetch(past)).metadata.age_s == 0.0, "what is proved does not age"
+
+
+async def test_an_answer_up_to_now_that_became_too_old_is_renewed(noon: ManualClock) -> None:
+    exchange = FakeExchangeSource(noon, [NOON + n * M for n in range(-3_000, 300)])
+    coordinator = coordinator_on(FakeStore(exchange), noon)
+
+    async def take_long(_: BackboneRequest) -> None:
+        noon.advance(9.0)
+
+    exchange.before_answer = take_long
+    low = asked(start_ms=NOON - 1_999 * M, priority=Priority.LOW, max_age=60.0)
+    response = await coordinator.fetch(low)
+    assert response.data.time.tolist() == [
+        at for at in exchange.existing() if at >= NOON - 1_999 * M
+    ]
+    assert response.metadata.age_s == 0.0
+    assert len(exchange.requests) == 11, "one more"
+    seconds_seen = (noon.now_ms() - response.data.time[-1]) / 1_000
+    assert response.data.volume[-1] == seconds_seen + 0.125
+    assert [bool(closed) for closed in response.data.closed[-3:]] == [True, True, False]
+
+
+async def test_what_cannot_be_renewed_is_given_with_its_age(noon: ManualClock) -> None:
+    exchange = FakeExchangeSource(noon, [NOON + n * M for n in range(-3_000, 300)])
+    coordinator = coordinator_on(FakeStore(exchange), noon)
+
+    async def take_long(_: BackboneRequest) -> None:
+        noon.advance(9.0)
+        if len(exchange.requests) == 11:
+            raise ProtocolError("a page was not understood")
+
+    exchange.after_read = take_long
+    low = asked(start_ms=NOON - 1_999 * M, priority=Priority.LOW, max_age=60.0)
+    response = await coordinator.fetch(low)
+    assert response.success
+    assert response.error is None
+    assert len(response.data) == 2_000
+    assert response.metadata.age_s == pytest.approx(10 * 9.0)
+
+
+class BusyFile(FakeStore):
+    """Answers what is stored only so many times."""
+
+    left = 1
+
+    async def fetch(self, request: BackboneRequest) -> BackboneResponse:
+        if request.reach is Reach.STORED:
+            if self.left == 0:
+                await asyncio.Event().wait()
+            self.left -= 1
+        return await super().fetch(request)
+
+
+@pytest.mark.parametrize("left", [0, 1, 2, 3])
+@pytest.mark.parametrize("start", [None, -1_300])
+@pytest.mark.parametrize("count", [None, 700])
+async def test_a_file_that_is_busy_at_the_deadline_leaves_what_was_had_before(
+    noon: ManualClock, left: int, start: int | None, count: int | None
+) -> None:
+    if start is None and count is None:
+        return
+    thin = [NOON - n * 3 * M for n in range(1_000)]
+    exchange = FakeExchangeSource(noon, thin)
+    store = BusyFile(exchange)
+    store.left = left
+    coordinator = coordinator_on(store, noon)
+    start_ms = None if start is None else NOON + start * M
+    request = msgspec.structs.replace(
+        asked(start_ms=start_ms, count=count), deadline=noon.monotonic() + 0.05
+    )
+    whole = thin[::-1] if start_ms is None else [at for at in thin[::-1] if at >= start_ms]
+    whole = whole if count is None else whole[-count:] if start_ms is None else whole[:count]
+    async with asyncio.timeout(5):
+        (response,) = await asyncio.gather(coordinator.fetch(request), return_exceptions=True)
+    if isinstance(response, DeadlineError):
+        assert left == 0 or (left == 1 and start is None), "nothing was had"
+        assert response.missing
+        return
+    assert isinstance(response, BackboneResponse)
+    found = response.data.time.tolist()
+    if response.success:
+        assert found == whole
+        return
+    assert isinstance(response.error, DeadlineError)
+    (span,) = response.metadata.missing
+    assert found == (whole[-len(found) :] if start_ms is None else whole[: len(found)])
+    assert "the time given ended" in span.reason

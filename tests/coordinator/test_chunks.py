@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.coordinator.fake_store import FakeStore, NoChance
+from tests.eventually import eventually
 from tests.manual_clock import AUTUMN_2025_MS, ManualClock
 from tests.storage.fake_exchange import FakeExchangeSource, asked, series_of
 from tests.storage.opening import opened
@@ -138,6 +139,33 @@ async def test_the_first_page_is_given_while_the_rest_loads(
     gate.set()
     assert sum([len(piece) async for piece in chunks]) == 800
     assert len(exchange.requests) == 5
+    await coordinator.stop()
+
+
+async def test_for_a_screen_five_pages_are_under_way_and_the_newest_is_given_first(
+    noon: ManualClock,
+) -> None:
+    exchange = FakeExchangeSource(noon, every_minute(2_000))
+    coordinator = coordinator_on(FakeStore(exchange), noon)
+    gates = {NOON: asyncio.Event()}
+    others = asyncio.Event()
+
+    async def hold(request: BackboneRequest) -> None:
+        assert request.end_ms is not None
+        await gates.get(request.end_ms, others).wait()
+
+    exchange.before_answer = hold
+    request = asked(start_ms=NOON - 1_200 * M, end_ms=NOON, priority=Priority.NORMAL)
+    chunks = coordinator.chunks(request, newest_first=True)
+    first = asyncio.create_task(anext(chunks))
+    await eventually(lambda: len(exchange.requests) == 5)
+    assert {page.priority for page in exchange.requests} == {Priority.NORMAL}
+    gates[NOON].set()
+    assert minutes(await first) == list(range(-200, 0))
+    others.set()
+    assert [len(piece) async for piece in chunks] == [200] * 5
+    assert exchange.most_at_once == 5
+    assert len(exchange.requests) == 6
     await coordinator.stop()
 
 
@@ -403,3 +431,14 @@ async def test_pieces_need_a_start_and_no_count(noon: ManualClock) -> None:
     for wrong in (asked(count=5), asked(start_ms=0, count=5), asked(end_ms=NOON)):
         with pytest.raises(InvalidRequestError):
             coordinator.chunks(wrong)
+
+
+async def test_cancelled_with_pieces_that_nobody_took_iterating_stops(noon: ManualClock) -> None:
+    exchange = FakeExchangeSource(noon, every_minute(1_000))
+    coordinator = coordinator_on(FakeStore(exchange), noon)
+    chunks = coordinator.chunks(asked(start_ms=NOON - 1_000 * M, end_ms=NOON, priority=LOW))
+    await anext(chunks)
+    await eventually(lambda: chunks.progress.state == "done")
+    chunks.cancel()
+    assert [piece async for piece in chunks] == []
+    assert chunks.progress.state == "done", "all of it was loaded"

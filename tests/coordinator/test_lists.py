@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tests.coordinator.fake_store import FakeStore, NoChance
+from tests.eventually import eventually
 from tests.manual_clock import ManualClock
 from tests.storage.fake_exchange import FakeExchangeSource
 from upbit_backbone.coordinator.coordinator import Coordinator
-from upbit_backbone.errors import ProtocolError, TransportError
-from upbit_backbone.protocol import BackboneRequest, DataType
+from upbit_backbone.coordinator.pages import PARALLEL_PAGES
+from upbit_backbone.errors import DeadlineError, ProtocolError, TransportError
+from upbit_backbone.protocol import BackboneRequest, DataType, Priority
 
 SYMBOLS = tuple(f"KRW-T{number:03}" for number in range(189))
 
@@ -28,10 +32,11 @@ async def test_a_list_is_asked_in_as_few_requests_as_may_be(
     coordinator = Coordinator(
         FakeStore(exchange), clock=clock, rng=NoChance(), symbols_per_request=size
     )
+    exchange.before_answer = lambda _: asyncio.sleep(0)
     response = await coordinator.fetch(BackboneRequest(DataType.TICKER, SYMBOLS))
     assert response.data == tuple(f"ticker of {symbol}" for symbol in SYMBOLS)
     assert len(exchange.requests) == requests
-    assert exchange.most_at_once == 1, "what is asked at once becomes one request again"
+    assert exchange.most_at_once == min(requests, PARALLEL_PAGES)
     assert response.metadata.split_info == (f"{requests} requests" if requests > 1 else None)
     assert response.metadata.data_count == len(SYMBOLS)
 
@@ -70,4 +75,57 @@ async def test_a_failed_request_is_tried_again_alone(clock: ManualClock) -> None
     exchange.before_answer = fail
     response = await coordinator.fetch(BackboneRequest(DataType.TICKER, SYMBOLS))
     assert len(response.data) == len(SYMBOLS)
-    assert [len(request.symbols) for request in exchange.requests] == [100, 100, 89]
+    assert sorted(len(request.symbols) for request in exchange.requests) == [89, 100, 100]
+
+
+async def test_at_the_deadline_the_lists_that_were_answered_are_kept(clock: ManualClock) -> None:
+    exchange = exchange_of(clock)
+    coordinator = Coordinator(
+        FakeStore(exchange), clock=clock, rng=NoChance(), symbols_per_request=60
+    )
+
+    async def hang(request: BackboneRequest) -> None:
+        if SYMBOLS[100] in request.symbols:
+            await asyncio.Event().wait()
+
+    exchange.before_answer = hang
+    deadline = clock.monotonic() + 0.05
+    request = BackboneRequest(DataType.TICKER, SYMBOLS, deadline=deadline)
+    with pytest.raises(DeadlineError, match=r"\(no answer for KRW-T060, ") as caught:
+        await coordinator.fetch(request)
+    assert len(caught.value.partial) == 129
+
+
+async def test_a_low_list_has_one_request_in_flight(clock: ManualClock) -> None:
+    exchange = exchange_of(clock)
+    coordinator = Coordinator(
+        FakeStore(exchange), clock=clock, rng=NoChance(), symbols_per_request=60
+    )
+    exchange.before_answer = lambda _: asyncio.sleep(0)
+    request = BackboneRequest(DataType.TICKER, SYMBOLS, priority=Priority.LOW)
+    answer = asyncio.create_task(coordinator.fetch(request))
+    await eventually(answer.done)
+    assert len(exchange.requests) == 4
+    assert exchange.most_at_once == 1
+    assert answer.result().data == tuple(f"ticker of {symbol}" for symbol in SYMBOLS)
+
+
+async def test_a_cancelled_list_leaves_no_request_on_its_way(clock: ManualClock) -> None:
+    exchange = exchange_of(clock)
+    coordinator = Coordinator(
+        FakeStore(exchange), clock=clock, rng=NoChance(), symbols_per_request=10
+    )
+    under_way = asyncio.Semaphore(0)
+
+    async def hang(_: BackboneRequest) -> None:
+        under_way.release()
+        await asyncio.Event().wait()
+
+    exchange.before_answer = hang
+    call = asyncio.create_task(coordinator.fetch(BackboneRequest(DataType.TICKER, SYMBOLS)))
+    for _ in range(PARALLEL_PAGES):
+        await under_way.acquire()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert len(exchange.requests) == PARALLEL_PAGES

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
+import aiohttp
+import pytest
+
 from upbit_backbone import BackboneConfig, BackboneManager, DataType, Priority
 from upbit_backbone.clock import ShiftedClock, utc_datetime
 from upbit_backbone.protocol import BackboneRequest
@@ -18,21 +21,36 @@ def requests_of(manager: BackboneManager) -> int:
     return int(manager.get_layer_status("layer_1").counters["requests"])
 
 
-async def test_189_tickers_in_tens_are_19_requests_on_the_wire(tmp_path: Path) -> None:
-    config = BackboneConfig(exchange="simulator", data_dir=tmp_path, symbols_per_request=10)
-    manager = BackboneManager(config, clock=ShiftedClock(NIGHT_MS), rng=Random(1))
-    await manager.initialize()
-    try:
-        symbols = tuple(market.symbol for market in await manager.api.get_markets())[:189]
-        before = requests_of(manager)
-        assert manager._coordinator is not None
-        request = BackboneRequest(DataType.TICKER, symbols, max_age=0.0)
-        response = await manager._coordinator.fetch(request)
-        assert [ticker.symbol for ticker in response.data] == list(symbols)
-        assert requests_of(manager) - before == 19
-        assert response.metadata.split_info == "19 requests"
-    finally:
-        await manager.shutdown()
+async def served(simulator: Simulator, group: str) -> int:
+    """How many requests of a group the exchange answered, in its own words."""
+    async with aiohttp.ClientSession() as http, http.get(simulator.control_url) as answer:
+        return int((await answer.json())["served"].get(group, 0))
+
+
+@pytest.mark.parametrize("data_type", [DataType.TICKER, DataType.ORDERBOOK])
+async def test_189_symbols_in_tens_are_19_requests_on_the_wire(
+    tmp_path: Path, data_type: DataType
+) -> None:
+    clock = ShiftedClock(NIGHT_MS)
+    async with Simulator(clock=clock) as simulator:
+        config = BackboneConfig(
+            rest_url=simulator.rest_url,
+            ws_url=simulator.ws_url,
+            data_dir=tmp_path,
+            symbols_per_request=10,
+        )
+        manager = BackboneManager(config, clock=clock, rng=Random(1))
+        await manager.initialize()
+        try:
+            symbols = tuple(market.symbol for market in await manager.api.get_markets())[:189]
+            assert manager._coordinator is not None
+            request = BackboneRequest(data_type, symbols, max_age=0.0)
+            response = await manager._coordinator.fetch(request)
+            assert [value.symbol for value in response.data] == list(symbols)
+            assert await served(simulator, data_type.value) == 19
+            assert response.metadata.split_info == "19 requests"
+        finally:
+            await manager.shutdown()
 
 
 async def test_a_thousand_cold_candles_are_five_requests_and_none_the_second_time(

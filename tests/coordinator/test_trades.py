@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.coordinator.fake_store import NoChance
+from tests.eventually import eventually
 from tests.manual_clock import AUTUMN_2025_MS, ManualClock
 from upbit_backbone.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, utc_datetime
 from upbit_backbone.coordinator.coordinator import Coordinator
@@ -50,11 +51,17 @@ class FakeTrades:
         self.at_once = self.most_at_once = 0
         self.before_answer: Callable[[BackboneRequest], Awaitable[None]] | None = None
         self.ignores_cursor = False
+        self.executed: dict[int, int] = {}
+        """When trades that were told late were made, by their id."""
 
     def peek(self, *_: object) -> None: ...
     def peek_age_s(self, *_: object) -> None: ...
     def subscribe(self, request: BackboneRequest) -> Any: ...
     async def markets(self) -> Any: ...
+
+    def told(self) -> list[tuple[int, int]]:
+        """Id and time of each trade, in the order of ids."""
+        return [(id_, self.executed.get(id_, at)) for id_, at in enumerate(self.stamps)]
 
     async def fetch(self, request: BackboneRequest) -> BackboneResponse:
         self.requests.append(request)
@@ -80,9 +87,7 @@ class FakeTrades:
         if self.ignores_cursor:
             older = len(self.stamps)
         found = [
-            (number, at)
-            for number, at in enumerate(self.stamps)
-            if day_ms <= at < upper_ms and number < older
+            (number, at) for number, at in self.told() if day_ms <= at < upper_ms and number < older
         ]
         page = tuple(trade(*item) for item in found[-request.count :][::-1])
         metadata = BackboneMetadata("layer_1", False, 0.0, len(page), request.priority)
@@ -262,6 +267,39 @@ async def test_a_range_that_begins_too_long_ago_gives_what_is_kept_and_names_the
     assert "7 days" in span.reason
 
 
+async def test_a_day_that_ends_being_kept_meanwhile_is_missing_not_empty() -> None:
+    clock = ManualClock(TODAY + DAY_MS - SECOND_MS)
+    start_ms = TODAY - 7 * DAY_MS
+    source = FakeTrades(clock, [start_ms + 1_000, TODAY + HOUR_MS])
+
+    async def midnight(request: BackboneRequest) -> None:
+        if request.days_ago == 6:
+            clock.advance(60.0)
+
+    source.before_answer = midnight
+    coordinator = Coordinator(source, clock=clock, rng=NoChance())
+    response = await coordinator.fetch(asked(start_ms, None, None))
+    assert [one.sequential_id for one in response.data] == [1]
+    assert not response.success
+    assert isinstance(response.error, DataUnavailableError)
+    (span,) = response.metadata.missing
+    assert span.start == utc_datetime(start_ms)
+    assert "keeps trades for 7 days" in span.reason
+
+
+async def test_a_page_that_waits_over_midnight_is_asked_for_by_its_new_name() -> None:
+    clock = ManualClock(TODAY - 30 * SECOND_MS)
+    source = FakeTrades(clock, [TODAY - 3 * HOUR_MS, TODAY - 2 * HOUR_MS])
+
+    async def wait(request: BackboneRequest) -> None:
+        if len(source.requests) == 1:
+            clock.advance(120.0)
+
+    source.before_answer = wait
+    found = await stamps_of(source, TODAY - 4 * HOUR_MS, TODAY - HOUR_MS, None)
+    assert found == source.stamps
+
+
 async def test_an_exchange_whose_clock_has_passed_midnight_is_asked_for_the_right_day() -> None:
     """Its days are counted from tomorrow while ours is still today."""
     source = FakeTrades(ManualClock(TODAY + DAY_MS + 2_000), [*STAMPS, TODAY + DAY_MS + 500])
@@ -309,6 +347,7 @@ async def test_trades_end_at_the_deadline_with_what_arrived() -> None:
     assert isinstance(response.error, DeadlineError)
     assert len(response.data) == len(expected(source, TODAY, None, None))
     assert response.metadata.missing[0].end == utc_datetime(TODAY + 1)
+    assert "the time given ended" in response.metadata.missing[0].reason
 
 
 async def test_low_callers_share_one_page_in_flight_with_those_for_candles() -> None:
@@ -318,3 +357,75 @@ async def test_low_callers_share_one_page_in_flight_with_those_for_candles() -> 
         *(coordinator.fetch(asked(TODAY - 3 * DAY_MS, None, None, Priority.LOW)) for _ in range(3))
     )
     assert source.most_at_once == 1
+
+
+DENSE = [*range(TODAY, TODAY + 4 * MINUTE_MS, 60)]
+PAGES_BACK = st.integers(1, len(DENSE) // MAX_PAGE_TRADES - 1)
+
+
+async def test_a_trade_told_late_does_not_end_the_walk_before_the_start() -> None:
+    source = FakeTrades(ManualClock(NOW), DENSE)
+    start_ms = DENSE[2_000]
+    source.executed[3_300] = start_ms - 10
+    found = await stamps_of(source, start_ms, None, None)
+    assert found == [at for at in DENSE if at >= start_ms and at != DENSE[3_300]]
+
+
+async def test_nor_does_one_that_was_told_long_after_and_ends_a_page() -> None:
+    source = FakeTrades(ManualClock(NOW), DENSE)
+    start_ms = DENSE[1_000]
+    source.executed[len(DENSE) - MAX_PAGE_TRADES] = start_ms - 20 * SECOND_MS
+    found = await stamps_of(source, start_ms, None, None)
+    assert len(found) == len(DENSE) - 1_000 - 1
+
+
+async def test_what_a_late_trade_s_time_seems_to_reach_is_still_told_as_missing() -> None:
+    source = FakeTrades(ManualClock(NOW), DENSE)
+    source.executed[len(DENSE) - 200] = DENSE[1_000]
+
+    async def fail(_: BackboneRequest) -> None:
+        if len(source.requests) == 2:
+            raise TransportError("cut off", retry_after_s=60.0)
+
+    source.before_answer = fail
+    coordinator = Coordinator(source, clock=source.clock, rng=NoChance())
+    response = await coordinator.fetch(asked(TODAY, None, None))
+    (span,) = response.metadata.missing
+    assert span.end == utc_datetime(DENSE[-MAX_PAGE_TRADES] + 1)
+
+
+@settings(max_examples=60)
+@given(
+    # A little above or below where a page ends.
+    start=st.builds(lambda page, by: page * MAX_PAGE_TRADES + by, PAGES_BACK, st.integers(-90, 90)),
+    late=st.dictionaries(st.integers(-100, 100), st.integers(60, 5_000), max_size=40),
+    count=st.none() | st.integers(1, 700),
+)
+async def test_whichever_trades_are_late_by_seconds_all_of_the_range_are_had(
+    start: int, late: dict[int, int], count: int | None
+) -> None:
+    source = FakeTrades(ManualClock(NOW), DENSE)
+    source.executed = {start + by: DENSE[start + by] - by_ms for by, by_ms in late.items()}
+    made = sorted(at for _, at in source.told())
+    start_ms = DENSE[start]
+    found = await stamps_of(source, start_ms, None, count)
+    assert found == [at for at in made if at >= start_ms][:count]
+
+
+async def test_low_waits_between_pages_while_others_suffer_from_the_load() -> None:
+    source, load = FakeTrades(ManualClock(NOW), STAMPS), None
+
+    async def suffer_from_the_second_on(_: BackboneRequest) -> None:
+        nonlocal load
+        load = 78.0 if len(source.requests) == 2 else None
+
+    source.before_answer = suffer_from_the_second_on
+    coordinator = Coordinator(source, clock=source.clock, rng=NoChance(), shedding=lambda: load)
+    call = asyncio.create_task(coordinator.fetch(asked(TODAY - DAY_MS, None, None, Priority.LOW)))
+    await eventually(lambda: len(source.requests) == 2)
+    await asyncio.sleep(0.02)
+    assert len(source.requests) == 2
+    normal = await coordinator.fetch(asked(TODAY - DAY_MS, None, None))
+    assert normal.success
+    response = await call
+    assert response.data == normal.data

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from functools import partial
+from pathlib import Path
 
 import pytest
 
+from tests.coordinator.fake_store import NoChance
+from tests.eventually import eventually
+from tests.manual_clock import AUTUMN_2025_MS, ManualClock
+from tests.storage.fake_exchange import SYMBOL, FakeExchangeSource, asked
+from tests.storage.opening import opened
+from upbit_backbone.clock import MINUTE_MS, utc_datetime
+from upbit_backbone.coordinator.coordinator import Coordinator
 from upbit_backbone.coordinator.turns import LOW_SPACING_S, LowTurns, TurnKeeper
+from upbit_backbone.models import Timeframe
+from upbit_backbone.protocol import BackboneRequest, DataType, Priority, Whole
+
+NOON = AUTUMN_2025_MS + 12 * 60 * MINUTE_MS
+M = MINUTE_MS
 
 
 class LoopClock:
@@ -103,3 +117,74 @@ def test_who_was_served_longest_ago_ranks_first() -> None:
     assert keeper.wait_s(2.0) == 0.0
     keeper.begin("c", 2.0)
     assert keeper.wait_s(9.0) is None
+
+
+@pytest.mark.steered_time
+async def test_calls_that_come_anew_keep_no_long_load_from_its_turn() -> None:
+    """Each call is another caller, and each had no turn yet."""
+    flights = Flights(0.01)
+
+    async def small_calls(name: str) -> None:
+        for number in range(30):
+            await flights.fly(f"{name}{number}", 1)
+
+    load = asyncio.create_task(flights.fly("load", 30))
+    calls = [asyncio.create_task(small_calls(name)) for name in "abcd"]
+    await asyncio.wait([load, *calls])
+    assert flights.begun[:100].count("load") >= 18, "about one turn of five"
+
+
+@pytest.mark.steered_time
+async def test_a_newcomer_waits_for_no_more_than_those_who_wait_already() -> None:
+    flights = Flights(0.01)
+    loads = [asyncio.create_task(flights.fly(name, 50)) for name in "abc"]
+    await asyncio.sleep(0.1)
+    already = len(flights.begun)
+    await flights.fly("new", 1)
+    assert flights.begun.index("new") - already <= 3
+    await asyncio.gather(*loads)
+
+
+def test_only_so_many_callers_are_remembered_and_who_waited_longest_is_next() -> None:
+    keeper = TurnKeeper()
+    keeper.join("load")
+    for number in range(5_000):
+        keeper.join(number)
+        assert keeper.rank("load") <= keeper.rank(number)
+        keeper.begin(number, 0.0)
+        keeper.end()
+    assert len(keeper._ranks) <= 1_000
+
+
+async def test_pages_of_the_store_s_own_have_their_turn_among_all_low_requests(
+    tmp_path: Path,
+) -> None:
+    clock = ManualClock(NOON + 30_000)
+    source = FakeExchangeSource(clock, [NOON - n * M for n in range(5_000)])
+    turns = LowTurns(clock)
+    low_turn = partial(turns.turn, "the store")
+    async with opened(tmp_path, source, clock, low_turn=low_turn) as storage:
+        coordinator = Coordinator(storage, clock=clock, rng=NoChance(), turns=turns)
+        await storage.fetch(asked(end_ms=NOON - 4_000 * M, count=50))
+        before = len(source.requests)
+
+        async def take_a_while(_: BackboneRequest) -> None:
+            await asyncio.sleep(0.002)
+
+        source.before_answer, source.most_at_once = take_a_while, 0
+        live = BackboneRequest(DataType.CANDLE, (SYMBOL,), Timeframe.M1)
+        with closing(storage.subscribe(live)):
+            await eventually(lambda: len(source.subscriptions) == 1)
+            at = utc_datetime(NOON)
+            source.subscriptions[0].values.put_nowait(Whole(SYMBOL, Timeframe.M1, at, at))
+            await eventually(lambda: len(source.requests) > before)
+            low = asked(start_ms=NOON - 3_000 * M, end_ms=NOON, priority=Priority.LOW)
+            response = await coordinator.fetch(low)
+        assert response.success
+    assert source.most_at_once == 1
+    loaded = source.requests[before:]
+    first_of_the_load = next(
+        n for n, page in enumerate(loaded) if page.request_id == low.request_id
+    )
+    own = [page for page in loaded[first_of_the_load:] if page.request_id != low.request_id]
+    assert own, "both went on"

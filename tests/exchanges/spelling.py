@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from upbit_backbone.simulator.stream_frames import SHORT_KEYS
+from upbit_backbone.short_keys import SHORT_KEYS
 
 
 def simple(message: Any) -> Any:

@@ -26,7 +26,7 @@ from upbit_backbone.errors import (
 )
 from upbit_backbone.models import Gap
 from upbit_backbone.protocol import Priority
-from upbit_backbone.routing.reader import MAX_UNREAD
+from upbit_backbone.reader import MAX_UNREAD
 
 TRADE: dict[tuple[str, ...], Any] = {
     ("type", "ty"): "trade",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from upbit_backbone.clock import utc_datetime
 from upbit_backbone.models import Gap, Trade
-from upbit_backbone.routing.reader import Reader
+from upbit_backbone.reader import Reader
 from upbit_backbone.routing.trade_stream import TradeStream
 
 SYMBOL = "KRW-BTC"

@@ -16,7 +16,7 @@ from tests.routing.fake_exchange import FakeExchange, Impatient, SteeredClock, m
 from upbit_backbone.clock import epoch_ms
 from upbit_backbone.models import Trade
 from upbit_backbone.protocol import BackboneRequest, DataType, Policy
-from upbit_backbone.routing.reader import Reader
+from upbit_backbone.reader import Reader
 from upbit_backbone.routing.router import Router
 
 HANGING_S = 10.0
@@ -39,9 +39,17 @@ def open_router(exchange: FakeExchange, wall: SteeredClock) -> OpenRouter:
 
     @asynccontextmanager
     async def opened(
-        rng: Random | None = None, hanging_s: float = HANGING_S
+        rng: Random | None = None,
+        hanging_s: float = HANGING_S,
+        symbols_per_request: int | None = None,
     ) -> AsyncIterator[Router]:
-        router = Router(exchange, clock=wall, rng=rng or Impatient(), critical_reserve=2)
+        router = Router(
+            exchange,
+            clock=wall,
+            rng=rng or Impatient(),
+            critical_reserve=2,
+            symbols_per_request=symbols_per_request,
+        )
         await router.start()
         try:
             # A reader that nobody ends would hold up the whole run.

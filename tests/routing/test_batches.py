@@ -44,6 +44,22 @@ async def test_tickers_asked_at_once_are_one_request(
         assert router.status().counters["joined"] == 8
 
 
+async def test_no_request_names_more_than_the_bound_whoever_asked(
+    open_router: OpenRouter, exchange: FakeExchange
+) -> None:
+    exchange.listed = [f"KRW-A{number:03}" for number in range(189)]
+    first, second = exchange.listed[:95], exchange.listed[90:]
+    async with open_router(symbols_per_request=10) as router:
+        answers = await asyncio.gather(start(router, *first), start(router, *second))
+        assert [value.symbol for value in answers[1].data] == second
+        assert [len(codes) for codes in exchange.asked_for] == [10] * 18 + [9]
+        exchange.asked_for.clear()
+        critical = await start(router, *first[:25], priority=Priority.CRITICAL)
+        assert [value.symbol for value in critical.data] == first[:25]
+        assert [len(codes) for codes in exchange.asked_for] == [10, 10, 5]
+        assert exchange.rest_calls["all tickers"] == 0
+
+
 async def test_books_are_batched_too_and_grouped_ones_are_not(
     open_router: OpenRouter, exchange: FakeExchange
 ) -> None:

@@ -13,7 +13,7 @@ from tests.manual_clock import AUTUMN_2025_MS
 from tests.routing.fake_exchange import make_trade
 from upbit_backbone.clock import MINUTE_MS, epoch_ms
 from upbit_backbone.models import CLOSE_GRACE_MS, Candle, CandleSeries, Timeframe, Trade
-from upbit_backbone.routing.candle_builder import CandleBuilder
+from upbit_backbone.routing.candle_builder import REVISABLE_MS, CandleBuilder
 
 BTC, NOON = "KRW-BTC", AUTUMN_2025_MS
 FIXED = [timeframe for timeframe in Timeframe if timeframe.fixed_ms is not None]
@@ -254,13 +254,80 @@ def test_a_trade_after_the_grace_revises_the_candle_just_closed() -> None:
     assert builder.add(make_trade(BTC, NOON - MINUTE_MS, 3)) == []
 
 
-def test_a_trade_too_late_for_a_candle_before_the_one_just_closed_opens_none() -> None:
+def test_a_trade_that_comes_after_two_later_closings_revises_its_candle() -> None:
     builder = new_builder()
-    for minute in range(2):
-        builder.add(make_trade(BTC, NOON + minute * MINUTE_MS, minute))
-    assert len(builder.close_due(NOON + 3 * MINUTE_MS)) == 2
-    assert builder.add(make_trade(BTC, NOON + 30_000, 9)) == []
-    assert builder.close_due(NOON + 5 * MINUTE_MS) == []
+    for minute in range(3):
+        builder.add(make_trade(BTC, NOON + minute * MINUTE_MS, minute, 10.0))
+        builder.close_due(NOON + (minute + 2) * MINUTE_MS)
+    (revised,) = builder.add(make_trade(BTC, NOON + 30_000, 9, 12.0))
+    assert (revised.state, epoch_ms(revised.open_time)) == ("revised", NOON)
+    assert (revised.open, revised.close, revised.volume) == (10.0, 12.0, 2.0)
+    (again,) = builder.add(make_trade(BTC, NOON + 20_000, 8, 13.0))
+    assert (again.high, again.close, again.volume) == (13.0, 12.0, 3.0)
+    assert builder.close_due(NOON + 9 * MINUTE_MS) == []
+
+
+def test_a_late_trade_makes_the_candle_of_a_minute_in_which_nobody_seemed_to_trade() -> None:
+    builder = new_builder()
+    builder.add(make_trade(BTC, NOON, 1, 10.0))
+    builder.close_due(NOON + 3 * MINUTE_MS)
+    (late,) = builder.add(make_trade(BTC, NOON + MINUTE_MS + 30_000, 2, 12.0))
+    assert (late.state, epoch_ms(late.open_time)) == ("closed", NOON + MINUTE_MS)
+    assert (late.open, late.close, late.volume) == (12.0, 12.0, 1.0)
+    (later,) = builder.add(make_trade(BTC, NOON + MINUTE_MS + 40_000, 3, 13.0))
+    assert (later.state, later.close, later.volume) == ("revised", 13.0, 2.0)
+    assert builder.close_due(NOON + 9 * MINUTE_MS) == [], "it is closed already"
+
+
+def test_a_candle_can_be_revised_for_ten_minutes_after_its_end_and_the_newest_longer() -> None:
+    builder = new_builder()
+    ends_ms = NOON + MINUTE_MS
+    builder.add(make_trade(BTC, NOON, 1, 10.0))
+    builder.close_due(ends_ms + 2 * REVISABLE_MS)
+    assert builder.add(make_trade(BTC, NOON + 1, 2)), "no other has closed since"
+    builder = new_builder()
+    builder.add(make_trade(BTC, NOON, 1, 10.0))
+    builder.add(make_trade(BTC, NOON + MINUTE_MS, 2, 10.0))
+    builder.close_due(ends_ms + REVISABLE_MS - 1)
+    assert builder.add(make_trade(BTC, NOON + 1, 3))
+    builder.close_due(ends_ms + REVISABLE_MS)
+    assert builder.add(make_trade(BTC, NOON + 2, 4)) == []
+    assert builder.add(make_trade(BTC, NOON + MINUTE_MS + 1, 5))
+
+
+def test_closed_candles_are_not_kept_for_ever() -> None:
+    builder = new_builder(timeframe=Timeframe.S1)
+    most = REVISABLE_MS // 1_000
+    for second in range(3 * most):
+        builder.add(make_trade(BTC, NOON + second * 1_000, second))
+        builder.close_due(NOON + second * 1_000 + 500)
+        assert len(builder._closed) <= most
+
+
+@given(
+    rows=st.lists(
+        st.tuples(st.integers(0, 300_000), st.integers(0, 300_000), st.integers(1, 1000)),
+        min_size=1,
+        max_size=60,
+        unique_by=lambda row: row[0],
+    )
+)
+def test_trades_that_are_late_by_minutes_are_all_in_their_candles_in_the_end(
+    rows: list[tuple[int, int, int]],
+) -> None:
+    arrivals = sorted(
+        (NOON + offset + late_ms, NOON + offset, float(price)) for offset, late_ms, price in rows
+    )
+    trades = [make_trade(BTC, at, number, price) for number, (_, at, price) in enumerate(arrivals)]
+    builder = new_builder(timeframe=Timeframe.S1)
+    candles: dict[int, Candle] = {}
+    for trade, (arrived_ms, _, _) in zip(trades, arrivals, strict=True):
+        for candle in [*builder.close_due(arrived_ms), *builder.add(trade)]:
+            candles[epoch_ms(candle.open_time)] = candle
+    for candle in builder.close_due(NOON + 700_000):
+        candles[epoch_ms(candle.open_time)] = candle
+    assert_same(candles, by_grouping(trades, Timeframe.S1))
+    assert all(candle.closed for candle in candles.values())
 
 
 def test_an_interruption_forgets_what_is_no_longer_whole() -> None:

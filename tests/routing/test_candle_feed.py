@@ -10,11 +10,18 @@ from tests.manual_clock import AUTUMN_2025_MS
 from tests.routing.conftest import OpenRouter, read_now, running, stream
 from tests.routing.fake_exchange import FakeExchange, Impatient, SteeredClock
 from upbit_backbone.clock import utc_datetime
-from upbit_backbone.errors import ClosedError, TransportError
+from upbit_backbone.errors import (
+    BackboneError,
+    ClosedError,
+    ProtocolError,
+    TransportError,
+    UnknownSymbolError,
+)
 from upbit_backbone.models import Candle, Gap, Timeframe
-from upbit_backbone.protocol import DataType, Policy
+from upbit_backbone.protocol import DataType, Policy, Priority
+from upbit_backbone.reader import Reader
 from upbit_backbone.routing import candle_feed
-from upbit_backbone.routing.reader import Reader
+from upbit_backbone.routing.rest_channel import RestChannel
 from upbit_backbone.routing.router import Router
 
 pytestmark = pytest.mark.steered_time
@@ -143,6 +150,81 @@ async def test_after_a_short_break_the_candle_has_what_was_read_back(
         exchange.clock.advance(60)
         (*_, closed) = await read_until(reader, "closed")
         assert (closed.open, closed.high, closed.close, closed.volume) == (10, 30, 20, 3)
+
+
+async def test_while_trades_are_read_back_a_confirmed_stream_does_not_know_what_was_lost(
+    open_router: OpenRouter,
+    exchange: FakeExchange,
+    wall: SteeredClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    wall.run()
+    exchange.trade(price=10.0)
+    async with open_router(Impatient(0.5)) as router:
+        reader = minutes(router)
+        await anext(reader)
+        await asyncio.sleep(5)
+        age_ms = wall.now_ms() - (reader.complete_to_ms or 0)
+        assert age_ms <= 1_100, "nobody trades, and each second the connection answers"
+        exchange.cut()
+        await eventually(lambda: reader.state == "stale")
+        exchange.trade(price=30.0)
+        lost_ms = wall.now_ms()
+        exchange.hold_rest()
+        await eventually(lambda: reader.state == "confirmed")
+        assert reader.complete_to_ms is not None
+        assert reader.complete_to_ms < lost_ms
+        exchange.answer_rest()
+        assert (await read_until(reader, "forming"))[-1].close == 30
+        # It is read a second time, because REST lags.
+        await eventually(lambda: (reader.complete_to_ms or 0) >= lost_ms)
+
+
+async def test_a_connection_that_is_dead_unnoticed_is_not_called_complete(
+    open_router: OpenRouter, exchange: FakeExchange, wall: SteeredClock
+) -> None:
+    wall.run()
+    exchange.trade(price=10.0)
+    async with open_router(Impatient(0.5)) as router:
+        reader = minutes(router)
+        await anext(reader)
+        exchange.socket.half_open = True
+        dead_ms = wall.now_ms()
+        await asyncio.sleep(3)
+        assert reader.state == "confirmed"
+        assert reader.complete_to_ms is not None
+        assert reader.complete_to_ms <= dead_ms
+
+
+async def test_who_becomes_more_urgent_has_the_next_seed_and_what_was_lost_sooner(
+    open_router: OpenRouter,
+    exchange: FakeExchange,
+    wall: SteeredClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    wall.run()
+    asked: list[tuple[str, Priority]] = []
+    limited = RestChannel._ask
+
+    async def noted(channel: Any, group: Any, priority: Any, *others: Any) -> Any:
+        asked.append((group, getattr(priority, "priority", priority)))
+        return await limited(channel, group, priority, *others)
+
+    monkeypatch.setattr(RestChannel, "_ask", noted)
+    exchange.trade(price=10.0)
+    async with open_router() as router:
+        reader = stream(router, CANDLE, timeframe=Timeframe.M1, priority=Priority.LOW)
+        await anext(reader)
+        assert asked == [("candles", Priority.LOW)]
+        reader.set_priority(Priority.HIGH)
+        exchange.cut()
+        exchange.trade(price=20.0)
+        (*_, grown) = await read_until(reader, "forming")
+        await eventually(lambda: ("candles", Priority.HIGH) in asked)
+        assert ("trades", Priority.HIGH) in asked
+        assert grown.close == 20
+        assert Priority.LOW not in [priority for _, priority in asked[1:]]
 
 
 async def test_no_candle_closes_while_trades_may_be_missing(
@@ -405,3 +487,63 @@ async def test_a_seed_that_failed_is_tried_again_without_losing_what_was_built(
         grown = await anext(reader)
         assert (grown.close, grown.volume) == (11, 3)
         assert exchange.rest_calls == {"candles": 2}
+
+
+@pytest.mark.parametrize(
+    "error", [ProtocolError("garbled"), UnknownSymbolError("KRW-BTC"), TransportError("no route")]
+)
+async def test_one_wrong_answer_to_the_seed_does_not_cost_the_candle_of_the_day(
+    open_router: OpenRouter, exchange: FakeExchange, wall: SteeredClock, error: BackboneError
+) -> None:
+    wall.run()
+    exchange.trade(price=10.0)
+    exchange.fail_next(error)
+    async with open_router() as router:
+        reader = minutes(router, timeframe=Timeframe.D1)
+        await reader.confirmed()
+        seeded = await anext(reader)
+        assert (seeded.open, seeded.volume, seeded.state) == (10, 1, "forming")
+        assert reader.reason == ""
+
+
+async def test_a_seed_that_fails_for_long_is_asked_less_and_less_and_once_a_minute_at_last(
+    open_router: OpenRouter, exchange: FakeExchange, wall: SteeredClock
+) -> None:
+    wall.run()
+    exchange.trade(price=10.0)
+    exchange.rest_down = ProtocolError("garbled")
+    async with open_router(hanging_s=2_000) as router:
+        reader = minutes(router, timeframe=Timeframe.D1)
+        await reader.confirmed()
+        asked = []
+        for _ in range(10):
+            await asyncio.sleep(60)
+            asked.append(exchange.rest_calls["candles"])
+        assert asked[0] == 4, "at once, and after 5, 15 and 35 s"
+        assert asked[-1] - asked[-6] == 5
+        exchange.rest_down = None
+        async with asyncio.timeout(90):
+            assert (await anext(reader)).volume == 1
+
+
+async def test_a_second_whose_seed_lacked_trades_is_revised_though_two_others_have_closed(
+    open_router: OpenRouter, exchange: FakeExchange, wall: SteeredClock
+) -> None:
+    wall.run()
+    exchange.trade(price=10.0)
+    wall.advance(0.9)
+    lacking = exchange.trade(price=30.0, streamed=False)
+    exchange.executed["KRW-BTC"].remove(lacking)
+    async with open_router() as router:
+        reader = minutes(router, timeframe=Timeframe.S1)
+        assert (await anext(reader)).high == 10
+        # REST tells of it later than the stream would have.
+        exchange.executed["KRW-BTC"].append(lacking)
+        for price in (11.0, 12.0):
+            await asyncio.sleep(0.5)
+            exchange.trade(price=price)
+            await asyncio.sleep(0.5)
+        *before, revised = await read_until(reader, "revised")
+        assert [candle.state for candle in before].count("closed") == 2
+        assert revised.open_time == utc_datetime(NOON)
+        assert (revised.high, revised.close, revised.volume) == (30, 30, 2)

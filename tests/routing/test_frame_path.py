@@ -13,8 +13,8 @@ from tests.routing.fake_exchange import FakeExchange, make_ticker, make_trade
 from tests.steered_loop import SteeredLoop
 from upbit_backbone.clock import HOUR_MS
 from upbit_backbone.protocol import DataType, Policy
+from upbit_backbone.reader import Reader
 from upbit_backbone.routing.connection import BUSY_S, LOOK_EVERY
-from upbit_backbone.routing.reader import Reader
 from upbit_backbone.routing.stamps import LOOK_EVERY_S, Stamps
 
 

@@ -24,8 +24,8 @@ from upbit_backbone.errors import (
 )
 from upbit_backbone.models import Gap, Trade
 from upbit_backbone.protocol import Policy, Priority
+from upbit_backbone.reader import MAX_UNREAD, Reader
 from upbit_backbone.routing import gap_filler
-from upbit_backbone.routing import reader as reader_module
 from upbit_backbone.routing.circuit import Circuit
 from upbit_backbone.routing.gap_filler import (
     DISAGREEMENTS,
@@ -33,7 +33,6 @@ from upbit_backbone.routing.gap_filler import (
     LONGEST_ROOM_S,
     GapFiller,
 )
-from upbit_backbone.routing.reader import Reader
 from upbit_backbone.routing.realtime_cache import RealtimeCache
 from upbit_backbone.routing.rest_channel import RestChannel
 from upbit_backbone.routing.trade_stream import REST_LAG_MS, TradeGap, TradeStream
@@ -65,9 +64,10 @@ class House:
         )
         self.filler = GapFiller(self.rest, self.tasks, self.clock, rng)
         self.stream = TradeStream(BTC)
+        self.most_unread = MAX_UNREAD
 
     def reader(self, policy: Policy = "all", priority: Priority = Priority.NORMAL) -> Reader:
-        one = Reader(policy, self.stream.remove_reader, priority)
+        one = Reader(policy, self.stream.remove_reader, priority, most_unread=self.most_unread)
         self.stream.add_reader(one, self.clock.now_ms())
         return one
 
@@ -320,9 +320,9 @@ async def test_an_exchange_that_cannot_be_understood_is_not_asked_for_ever(
 
 
 @pytest.fixture
-def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+def narrow(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readers may leave a fifth unread of what they usually may."""
-    monkeypatch.setattr(reader_module, "MAX_UNREAD", 2_000)
+    house.most_unread = 2_000
     monkeypatch.setattr(gap_filler, "UNREAD_LIMIT", 1_000)
 
 

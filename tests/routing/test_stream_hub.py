@@ -20,6 +20,7 @@ from upbit_backbone.clock import utc_datetime
 from upbit_backbone.errors import ClosedError, RateLimitedError, StorageOriginError
 from upbit_backbone.models import Gap, Ticker, Timeframe
 from upbit_backbone.protocol import DataType
+from upbit_backbone.reader import MAX_UNREAD
 from upbit_backbone.routing.connection import SNAPSHOT_S
 from upbit_backbone.routing.gap_filler import HOLD_S
 from upbit_backbone.routing.rate_limit import WINDOW_S
@@ -648,14 +649,13 @@ async def test_an_unexpected_error_is_logged_and_the_streams_go_on(
 
 
 async def test_a_slow_reader_is_ended_and_the_others_read_on(
-    open_router: OpenRouter, exchange: FakeExchange, monkeypatch: pytest.MonkeyPatch
+    open_router: OpenRouter, exchange: FakeExchange
 ) -> None:
-    monkeypatch.setattr("upbit_backbone.routing.reader.MAX_UNREAD", 3)
     exchange.trade()
     async with open_router() as router:
         slow, latest = stream(router, TRADE), stream(router, TRADE, policy="latest")
         await confirmed(slow, latest)
-        for _ in range(5):
+        for _ in range(MAX_UNREAD + 2):
             last = exchange.trade()
         await eventually(lambda: slow.state == "closed")
         await eventually(lambda: read_now(latest)[-1:] == [last])

@@ -11,7 +11,8 @@ from tests.routing.fake_exchange import make_trade
 from upbit_backbone.clock import DAY_MS, HOUR_MS, SECOND_MS, epoch_ms
 from upbit_backbone.errors import DataUnavailableError, ProtocolError, TransportError
 from upbit_backbone.models import Trade
-from upbit_backbone.routing.trade_history import FIRST_PAGE, OLDEST_DAY, walk_back
+from upbit_backbone.routing.trade_history import FIRST_PAGE, walk_back
+from upbit_backbone.trade_pages import OLDEST_DAY
 
 BTC = "KRW-BTC"
 MIDNIGHT = AUTUMN_2025_MS
@@ -168,7 +169,7 @@ async def test_an_exchange_that_ignores_the_cursor_is_found_out() -> None:
         history.add(NOON)  # the market goes on
         return await history.read(count=count, to_ms=to_ms, cursor=None, days_ago=days_ago)
 
-    with pytest.raises(ProtocolError, match="cursor"):
+    with pytest.raises(ProtocolError, match="answered the same page again"):
         async for _ in walk_back(ignores, history.clock, since_ms=NOON - 1_900_000):
             pass
     assert len(history.asked) <= 4

@@ -15,8 +15,8 @@ from tests.routing.fake_exchange import make_trade
 from upbit_backbone.clock import epoch_ms, utc_datetime
 from upbit_backbone.models import Gap, Trade
 from upbit_backbone.protocol import Policy
+from upbit_backbone.reader import Reader
 from upbit_backbone.routing import trade_stream
-from upbit_backbone.routing.reader import Reader
 from upbit_backbone.routing.trade_stream import (
     CLOCKS_APART_MS,
     LONGEST_SILENCE_MS,

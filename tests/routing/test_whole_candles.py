@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from unittest.mock import ANY
 
 import pytest
 
 from tests.manual_clock import AUTUMN_2025_MS
 from tests.routing.conftest import OpenRouter
-from tests.routing.fake_exchange import FakeExchange
+from tests.routing.fake_exchange import FakeExchange, SteeredClock
 from upbit_backbone.clock import MINUTE_MS, epoch_ms
-from upbit_backbone.models import Candle, Timeframe
+from upbit_backbone.models import Candle, Gap, Timeframe
 from upbit_backbone.protocol import BackboneRequest, DataType, Subscription, Whole
 from upbit_backbone.routing import candle_feed
 
@@ -56,3 +57,27 @@ async def test_silent_minutes_are_told_to_have_been_seen_whole(
             candles, span = await told_whole(stream)
             assert span == (1, 3)
             assert candles == []
+
+
+async def test_after_a_gap_within_a_period_it_is_told_again_from_where_it_is_whole(
+    open_router: OpenRouter,
+    exchange: FakeExchange,
+    wall: SteeredClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    wall.run()
+    exchange.trade(price=10.0)
+    async with open_router() as router:
+        request = BackboneRequest(
+            DataType.CANDLE, ("KRW-BTC",), Timeframe.D1, policy="all", proofs=True
+        )
+        async with router.subscribe(request) as stream:
+            assert await told_whole(stream) == ([ANY], (0, 0))
+            exchange.hold_rest()
+            exchange.cut()
+            assert isinstance(await anext(stream), Gap)
+            exchange.trade(price=20.0)
+            exchange.answer_rest()
+            told, span = await told_whole(stream)
+            assert span == (0, 0), "the day is still the same"
+            assert told[-1].volume == 2

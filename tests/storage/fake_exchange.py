@@ -35,11 +35,16 @@ def row_of(timeframe: Timeframe, open_ms: int, read_ms: int) -> Row:
 
 
 def series_of(
-    timeframe: Timeframe, opens: Iterable[int], read_ms: int, *, simulated: bool = False
+    timeframe: Timeframe,
+    opens: Iterable[int],
+    read_ms: int,
+    *,
+    symbol: str = SYMBOL,
+    simulated: bool = False,
 ) -> CandleSeries:
     """A page of these candles, as read at a moment."""
     return CandleSeries.from_rows(
-        SYMBOL,
+        symbol,
         timeframe,
         [row_of(timeframe, at, read_ms) for at in sorted(opens)],
         closed_before_ms=read_ms - CLOSE_GRACE_MS,
@@ -76,12 +81,23 @@ def asked(
 class FakeSubscription:
     """A stream of what a test puts into it."""
 
-    def __init__(self, request: BackboneRequest) -> None:
+    def __init__(self, request: BackboneRequest, clock: Clock) -> None:
         self.request = request
+        self.priority = request.priority
+        self.complete_ms: int | None = None
+        """Up to when it has told everything; None: up to now."""
+        self._clock = clock
         self.values: asyncio.Queue[Any] = asyncio.Queue()
         self.state: SubscriptionState = "pending"
         self.reason = "waiting for the first value"
         self.ended = False
+
+    @property
+    def complete_to_ms(self) -> int:
+        return self._clock.now_ms() if self.complete_ms is None else self.complete_ms
+
+    def set_priority(self, priority: Priority) -> None:
+        self.priority = priority
 
     def __aiter__(self) -> FakeSubscription:
         return self
@@ -154,7 +170,7 @@ class FakeExchangeSource:
             self._at_once -= 1
 
     def subscribe(self, request: BackboneRequest) -> Subscription:
-        self.subscriptions.append(FakeSubscription(request))
+        self.subscriptions.append(FakeSubscription(request, self.clock))
         return self.subscriptions[-1]
 
     async def markets(self) -> tuple[Market, ...]:
@@ -201,6 +217,7 @@ class FakeExchangeSource:
             self.timeframe,
             found[-request.count :],
             self.clock.now_ms(),
+            symbol=request.symbols[0],
             simulated=self._mark is not None,
         )
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, closing, nullcontext
 from pathlib import Path
+from random import Random
 
 from upbit_backbone.clock import Clock
 from upbit_backbone.models import Timeframe
@@ -13,6 +14,7 @@ from upbit_backbone.origin import Origin
 from upbit_backbone.protocol import DataSource
 from upbit_backbone.storage.database import FILE_NAME
 from upbit_backbone.storage.storage import Storage
+from upbit_backbone.storage.tending import LowTurn
 
 
 @asynccontextmanager
@@ -24,6 +26,9 @@ async def opened(
     origin: Origin | None = None,
     memory_limit_bytes: int = 1 << 20,
     pinned: Iterable[tuple[str, Timeframe]] = (),
+    rng: Random | None = None,
+    gives_way: Callable[[], bool] = lambda: False,
+    low_turn: LowTurn = nullcontext,
 ) -> AsyncIterator[Storage]:
     """A running store; stopped at the end."""
     storage = Storage(
@@ -33,6 +38,9 @@ async def opened(
         clock=clock,
         memory_limit_bytes=memory_limit_bytes,
         pinned=pinned,
+        rng=rng,
+        gives_way=gives_way,
+        low_turn=low_turn,
         look_every_s=0.005,
     )
     try:

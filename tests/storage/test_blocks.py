@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from itertools import pairwise
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from tests.storage.fake_exchange import SYMBOL
 from upbit_backbone.clock import MINUTE_MS
 from upbit_backbone.models import CandleSeries, Timeframe
-from upbit_backbone.storage import blocks, migrations
+from upbit_backbone.storage import blocks, migrations, packing
 from upbit_backbone.storage.candle_tables import (
     SeriesKey,
     delete_rows,
@@ -94,10 +95,28 @@ STEP = st.one_of(
     st.tuples(st.just("forget"), st.just(0), st.just(1)),
 )
 
+PAGE = st.tuples(st.just("write"), st.integers(0, 12).map(lambda n: 100 * n), st.just(100))
+"""Side by side, as pages of history come."""
+
 
 @settings(max_examples=60)
 @given(steps=st.lists(STEP, max_size=12), thin=st.integers(1, 4))
 def test_blocks_always_say_what_the_rows_say(steps: list[tuple[str, int, int]], thin: int) -> None:
+    blocks_say_what_rows_say(steps, thin)
+
+
+@settings(max_examples=60)
+@given(steps=st.lists(st.one_of(PAGE, PAGE, STEP), min_size=6, max_size=20))
+def test_packed_blocks_that_are_joined_say_so_too(steps: list[tuple[str, int, int]]) -> None:
+    """The same with smaller sizes, so that much is packed, stops growing and is joined."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "PACK_AT_LEAST", 50)
+        patch.setattr(blocks, "GROWING_ROWS", 120)
+        patch.setattr(blocks, "ROWS_PER_BLOCK", 260)
+        blocks_say_what_rows_say(steps, thin=1)
+
+
+def blocks_say_what_rows_say(steps: list[tuple[str, int, int]], thin: int) -> None:
     price = 1.0
     with empty_store() as sql:
         for what, start, length in steps:
@@ -164,6 +183,28 @@ def test_pages_going_back_in_time_make_few_large_blocks() -> None:
         assert sum(rows for *_, rows in ranges) == 4_000
         assert len(ranges) <= 8
         check(sql)
+
+
+def test_closing_candles_make_few_large_blocks_in_the_end() -> None:
+    with empty_store() as sql:
+        for n in range(9_000):
+            write_row(sql, KEY, (n * MINUTE_MS, 1.0, 2.0, 0.5, 1.0, 3.0, 4.0))
+        rows = [rows for *_, rows in block_ranges(sql)]
+        assert sum(rows) > 9_000 - blocks.SEAL_AT_MOST
+        assert len(rows) <= 6
+        assert rows[0] > blocks.ROWS_PER_BLOCK - blocks.GROWING_ROWS
+        check(sql)
+
+
+def test_blocks_of_an_older_file_are_read_as_they_are() -> None:
+    with empty_store() as sql:
+        write_rows(sql, KEY, candles(list(range(700))))
+        unpacked = blocks.select_rows(sql, KEY.table, ALL).tobytes()
+        sql.execute("UPDATE blocks SET data = ?", (unpacked,))
+        start = f"{KEY.table} 0 {700 * MINUTE_MS - MINUTE_MS + 1}".encode()
+        sql.execute("UPDATE blocks SET checksum = ?", (zlib.crc32(unpacked, zlib.crc32(start)),))
+        assert read_rows(sql, KEY, ALL, None, simulated=False) == candles(list(range(700)))
+        assert (sql.counts.from_blocks, sql.counts.damaged_blocks) == (700, 0)
 
 
 def test_a_restated_candle_drops_its_block_and_no_other() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -56,7 +58,8 @@ def says_more(old: KnownSpan | None, new: KnownSpan) -> bool:
         return True
     if old.evidence == LIVE:
         return new.proved or new.evidence == LIVE
-    return new.proved and new.evidence != LIVE
+    is_seen = new.state == "complete" and old.state != "complete"
+    return new.proved and (new.evidence != LIVE or is_seen)
 
 
 def known_at_each(ops: list[Put]) -> list[KnownSpan | None]:
@@ -142,6 +145,24 @@ async def test_a_live_candle_makes_the_span_before_it_longer(tmp_path: Path) -> 
         assert [one[:2] for one in stored][2:] == [(20, 21), (22, 23)]
     finally:
         await database.close()
+
+
+@pytest.mark.parametrize("between", [span(6, 8, "empty"), span(6, 8), span(7, 9, "unknown")])
+async def test_a_live_candle_does_not_reach_over_what_was_learnt_since_the_one_before(
+    tmp_path: Path, between: KnownSpan
+) -> None:
+    puts_in_order = [span(0, 2, evidence=LIVE), span(2, 4, evidence=LIVE), between]
+    puts_in_order.append(span(4, 10, evidence=LIVE))
+    expected = Coverage(puts_in_order)
+    database = Database(tmp_path, Origin("test"))
+    await database.open()
+    try:
+        for one in puts_in_order:
+            await database.write(partial(put_spans, key=KEY, spans=[one]))
+        stored = await database.read(read_coverage)
+    finally:
+        await database.close()
+    assert list(stored[KEY]) == list(expected)
 
 
 def test_the_unknown_is_told_with_its_reasons() -> None:

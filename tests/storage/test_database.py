@@ -107,6 +107,19 @@ async def test_the_mark_is_stored_with_the_first_write_and_met_again_on_opening(
         again.observe("box 8")
 
 
+async def test_a_mark_whose_first_write_failed_is_stored_with_the_next(tmp_path: Path) -> None:
+    def fail(sql: Sql) -> None:
+        raise ValueError("not SQLite's")
+
+    origin = Origin("local")
+    async with opened(tmp_path, origin) as database:
+        origin.observe("box 7")
+        with pytest.raises(ValueError, match="not SQLite's"):
+            await database.write(fail)
+        await database.write(remember("after it"))
+    assert meta(tmp_path)["mark"] == "box 7"
+
+
 async def test_data_without_a_mark_is_remembered_as_such(tmp_path: Path) -> None:
     origin = Origin("local")
     async with opened(tmp_path, origin) as database:

@@ -35,6 +35,7 @@ PAYLOADS = Path(__file__).parent.parent / "payloads" / "storage"
 RELEASED = sorted(PAYLOADS.glob("schema-*.sqlite3"))
 KEY = SeriesKey("KRW-BTC", Timeframe.M1)
 EVER = Range(0, 1 << 60)
+INCREMENTAL = 2
 ROW = (0, 1.0, 2.0, 0.5, 1.0, 3.0, 4.0)
 
 
@@ -90,10 +91,43 @@ async def test_an_older_file_is_brought_up_to_date_with_all_it_holds(older: Path
         assert sql.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
         assert sql.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert sql.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert sql.execute("PRAGMA auto_vacuum").fetchone() == (INCREMENTAL,)
+        assert sql.execute("SELECT count(*) FROM usage").fetchone() == (0,)
+
+
+async def test_a_new_file_can_give_free_pages_back(tmp_path: Path) -> None:
+    async with opened(tmp_path):
+        pass
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as sql:
+        assert sql.execute("PRAGMA auto_vacuum").fetchone() == (INCREMENTAL,)
+
+
+async def test_a_large_older_file_is_not_written_anew_while_a_program_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("upbit_backbone.storage.migrations._SMALL_BYTES", 1)
+    shutil.copy(PAYLOADS / "schema-1.sqlite3", tmp_path / FILE_NAME)
+    async with opened(tmp_path):
+        pass
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as sql:
+        assert sql.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        assert sql.execute("PRAGMA auto_vacuum").fetchone() == (0,)
+
+
+async def test_an_older_file_that_a_full_disk_keeps_from_being_written_anew_opens_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(sql: Sql) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr("upbit_backbone.storage.migrations.vacuum", full)
+    shutil.copy(PAYLOADS / "schema-1.sqlite3", tmp_path / FILE_NAME)
+    async with opened(tmp_path) as database:
+        assert len(await database.read(read_markets)) == 2
 
 
 async def test_an_older_file_that_an_older_program_has_open_stays_as_it_is(
-    older: Path, monkeypatch: pytest.MonkeyPatch
+    older: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     """Programs of schema 1 know nothing of the lock beside the file."""
     monkeypatch.setattr("upbit_backbone.storage.database.BUSY_MS", 50)
@@ -103,7 +137,8 @@ async def test_an_older_file_that_an_older_program_has_open_stays_as_it_is(
         with pytest.raises(StorageUnavailableError, match="locked"):
             await database.open()
         await database.close()
-        assert other.execute("PRAGMA user_version").fetchone() == (1,)
+        schema = other.execute("PRAGMA user_version").fetchone()[0]
+        assert f"schema-{schema}" in request.node.name
     async with opened(older):
         pass
 

@@ -21,6 +21,7 @@ from upbit_backbone.models import CandleSeries, Timeframe
 from upbit_backbone.protocol import BackboneRequest, BackboneResponse, DataType
 from upbit_backbone.storage.coverage import Coverage, KnownSpan
 from upbit_backbone.storage.larger_timeframes import aggregated, buildable, smaller_of
+from upbit_backbone.storage.packing import COLUMNS, Packed, pack_columns
 from upbit_backbone.storage.spans import Range
 from upbit_backbone.storage.storage import Storage
 
@@ -52,6 +53,20 @@ def recorded(symbol: str, timeframe: Timeframe, name: str) -> CandleSeries:
 
 def minutes_of(symbol: str) -> CandleSeries:
     return recorded(symbol, Timeframe.M1, MINUTES[symbol])
+
+
+@pytest.mark.parametrize("symbol", MINUTES)
+def test_a_recorded_month_is_packed_into_half_its_bytes_and_comes_back(symbol: str) -> None:
+    series = minutes_of(symbol)
+    columns = np.empty((COLUMNS, len(series)), np.int64)
+    columns[0] = series.time
+    for at, name in enumerate(CandleSeries.COLUMNS[1:7]):
+        columns[1 + at].view(np.float64)[:] = getattr(series, name)
+    data = pack_columns(columns)
+    assert len(data) < 0.53 * columns.nbytes
+    packed = Packed.of(data, len(series))
+    assert packed is not None
+    assert np.array_equal(packed.columns(), columns)
 
 
 class Recorded(FakeExchangeSource):
@@ -162,11 +177,14 @@ def test_a_candle_is_built_only_where_all_smaller_ones_are_known_and_settled() -
         ]
     )
     span = Range(hour // 2, 10 * hour)
-    assert buildable(known, Timeframe.H1, Timeframe.M1, span) == [
+    assert buildable(known, Timeframe.H1, Timeframe.M1, span, 10 * hour) == [
         (hour, 2 * hour),
         (3 * hour, 4 * hour),
         (5 * hour, 6 * hour),
     ]
+    # The trades of an hour that has just ended still come.
+    for now_ms, built in ((6 * hour + 59_999, 2), (6 * hour + 60_000, 3)):
+        assert len(buildable(known, Timeframe.H1, Timeframe.M1, span, now_ms)) == built
 
 
 def test_smaller_candles_lie_whole_in_a_larger_one() -> None:

@@ -12,9 +12,10 @@ from tests.manual_clock import AUTUMN_2025_MS, ManualClock
 from tests.storage.fake_exchange import SYMBOL, FakeExchangeSource, asked
 from tests.storage.opening import opened
 from tests.storage.test_live_candles import candle, tell, watched, whole
-from upbit_backbone.clock import MINUTE_MS, SECOND_MS
+from upbit_backbone.clock import HOUR_MS, MINUTE_MS, SECOND_MS
 from upbit_backbone.models import Timeframe
 from upbit_backbone.protocol import DataType, Reach
+from upbit_backbone.storage.candle_tables import SeriesKey
 from upbit_backbone.storage.storage import Storage
 
 M = MINUTE_MS
@@ -51,6 +52,54 @@ async def test_a_warm_store_answers_from_memory_what_it_had_before(
         assert peeked(storage, clock, 200) == 200
         counters = storage.status().counters
         assert counters["candles_from_blocks"] + counters["candles_from_rows"] == 200
+    assert len(source.requests) == 1
+
+
+async def test_what_is_loose_comes_from_rows_and_what_is_sealed_from_blocks(
+    tmp_path: Path, clock: ManualClock, source: FakeExchangeSource
+) -> None:
+    async with opened(tmp_path, source, clock) as storage:
+        await storage.fetch(asked(end_ms=NOON, count=30))
+    for page, tier in ((30, "candles_from_rows"), (200, "candles_from_blocks")):
+        async with opened(tmp_path, source, clock) as storage:
+            await storage.fetch(asked(end_ms=NOON, count=page))
+        async with opened(tmp_path, source, clock) as storage:
+            found = await storage.get_with_fallback(KEY)
+            assert found is not None
+            assert len(found) == storage.status().counters[tier] == page
+
+
+async def test_filling_memory_builds_nothing_settles_nothing_and_asks_nobody(
+    tmp_path: Path, clock: ManualClock, source: FakeExchangeSource
+) -> None:
+    async with opened(tmp_path, source, clock) as storage:
+        await storage.fetch(asked(end_ms=NOON, count=200))
+    source.timeframe = Timeframe.H1
+    source.opens = {NOON - n * HOUR_MS for n in range(1, 3)}
+    async with opened(tmp_path, source, clock) as storage:
+        await storage.fetch(asked(Timeframe.H1, end_ms=NOON - HOUR_MS, count=1))
+        assert await storage.warm_up_cache() == 201
+        counters = storage.status().counters
+        assert (counters["built"], counters["misses"]) == (0, 0)
+    assert len(source.requests) == 2
+
+
+async def test_what_is_proved_does_not_age_and_what_is_not_is_forgotten_after_a_minute(
+    tmp_path: Path, clock: ManualClock, source: FakeExchangeSource
+) -> None:
+    now = asked(start_ms=NOON - 5 * M, reach=Reach.STORED, max_age=1e9)
+    async with opened(tmp_path, source, clock) as storage:
+        await storage.fetch(asked(end_ms=NOON + M, count=20))
+        clock.advance(20)
+        held = storage._memory.get(SeriesKey(*KEY))
+        assert held is not None
+        assert held.tail is not None
+        assert (await storage.fetch(now)).success
+        clock.advance(41)
+        assert not (await storage.fetch(now)).success
+        assert held.tail is None
+        clock.advance(30 * 86_400)
+        assert peeked(storage, clock, 19) == 19
     assert len(source.requests) == 1
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Self
 
@@ -53,6 +53,30 @@ class FakeStream:
         self.closed = True
 
 
+class FakeChunks:
+    """Candles in pieces; each waits for the gate of its API, and an error is raised."""
+
+    def __init__(self, gate: asyncio.Event, pieces: Sequence[CandleSeries | BackboneError]) -> None:
+        self._gate = gate
+        self._pieces = list(pieces)
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> CandleSeries:
+        await self._gate.wait()
+        if not self._pieces:
+            raise StopAsyncIteration
+        piece = self._pieces.pop(0)
+        if isinstance(piece, BackboneError):
+            raise piece
+        return piece
+
+
 class FakeApi:
     """Answers what a test tells it to; keeps what it was asked."""
 
@@ -62,6 +86,10 @@ class FakeApi:
         self.asked: list[tuple[str, datetime | None, int | None]] = []
         self.answer: Answer = lambda symbol, end, count: samples.minutes(0, 3)
         self.metadata_changes: dict[str, Any] = {}
+        self.pieces: Sequence[CandleSeries | BackboneError] = ()
+        """What a long range is answered with."""
+        self.ranges: list[tuple[str, datetime, datetime, Priority, bool]] = []
+        self.chunks: list[FakeChunks] = []
         self.gate = asyncio.Event()
         """Candles are answered once it is set, as it is at first."""
         self.gate.set()
@@ -107,6 +135,20 @@ class FakeApi:
         await self.gate.wait()
         found = self.answer(symbol, end_time, count)
         return found, samples.metadata(len(found), **self.metadata_changes)
+
+    def iter_candle_chunks(
+        self,
+        symbol: str,
+        timeframe: Timeframe,
+        start_time: datetime,
+        end_time: datetime,
+        priority: Priority,
+        *,
+        newest_first: bool,
+    ) -> FakeChunks:
+        self.ranges.append((symbol, start_time, end_time, priority, newest_first))
+        self.chunks.append(FakeChunks(self.gate, self.pieces))
+        return self.chunks[-1]
 
     async def get_ticker_data(
         self, symbol: str, priority: Priority, *, max_age: float, timeout: float

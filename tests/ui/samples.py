@@ -26,7 +26,19 @@ from upbit_backbone import (
 )
 from upbit_backbone.clock import MINUTE_MS, epoch_ms, utc_datetime
 from upbit_backbone.models import CandleState, Change, GapState, Side
-from upbit_backbone.protocol import Health
+from upbit_backbone.protocol import (
+    Alert,
+    CallStats,
+    DataType,
+    EventKind,
+    Health,
+    LoadBand,
+    LoadTerm,
+    SelfAudit,
+    Severity,
+    SystemEvent,
+    WindowStats,
+)
 
 BTC = "KRW-BTC"
 M1 = Timeframe.M1
@@ -138,6 +150,86 @@ def metrics() -> PerformanceMetrics:
         load=75.0,
         counters={},
     )
+
+
+def latency(count: int, p99_ms: float) -> LatencyStats:
+    return LatencyStats(count, p99_ms / 4, p99_ms / 2, p99_ms, 1.2 * p99_ms)
+
+
+def calls(
+    priority: Priority, data_type: DataType, path: str, count: int, p99_ms: float
+) -> CallStats:
+    return CallStats(priority, data_type, path, latency(count, p99_ms), count / 300, 0.0)
+
+
+def window(*kinds: CallStats, measured: float = 1.0) -> WindowStats:
+    """Five minutes with a call of each place, two errors, and something of all that is counted."""
+    return WindowStats(
+        window_s=300.0,
+        covered_s=300.0,
+        requests_per_s=12.34,
+        error_rate=0.004,
+        errors={"TransportError": 12, "DeadlineError": 3},
+        answers={"memory": 3_200, "storage": 410, "exchange": 92},
+        hit_rate=0.975,
+        counts={"coalesced": 41.0, "gaps": 2.0, "http_429": 0.0, "reconnects": 1.0},
+        measured=measured,
+        calls=kinds,
+        latency={kind.priority: kind.latency for kind in kinds},
+    )
+
+
+def figures(
+    *,
+    load: float = 12.0,
+    band: LoadBand = "open",
+    kinds: Sequence[CallStats] = (),
+    alerts: Sequence[Alert] = (),
+    counters: dict[str, float] | None = None,
+    audit: SelfAudit | None = None,
+    low_pages_per_s: float | None = None,
+    measured: float = 1.0,
+) -> PerformanceMetrics:
+    """All that the service tells of itself."""
+    shown = window(*kinds, measured=measured)
+    return PerformanceMetrics(
+        latency={},
+        requests=3_717,
+        errors=15,
+        cache_hits=3_610,
+        cache_hit_rate=0.975,
+        exchange_requests=412,
+        loop_lag_p95_ms=2.5,
+        load=load,
+        counters=counters or {},
+        windows={"10s": shown, "5m": shown, "1h": shown},
+        totals={"coalesced": 1_041.0, "gaps": 7.0, "reconnects": 3.0},
+        load_band=band,
+        load_terms=(
+            LoadTerm("event loop", load, "the event loop is 17 ms late (p95)"),
+            LoadTerm("memory", load / 2, "memory: 61 MB of 1,024 MB"),
+            LoadTerm("processor", load / 3, "processors: 8% of the machine, 4% of it for LOW"),
+            LoadTerm("CRITICAL waits", 0.0, "a CRITICAL call has waited for 0 ms"),
+            LoadTerm("HIGH waits", 0.0, "a HIGH call has waited for 0 ms"),
+            LoadTerm("NORMAL waits", 0.0, "a NORMAL call has waited for 0 ms"),
+        ),
+        low_pages_per_s=low_pages_per_s,
+        alerts=tuple(alerts),
+        frame_p95_ms=4.25,
+        self_audit=audit,
+    )
+
+
+def event(
+    number: int,
+    severity: Severity = "info",
+    kind: EventKind = "health",
+    layer: str = "layer_1",
+    sentence: str = "",
+) -> SystemEvent:
+    """Something that happened so many seconds after noon."""
+    time = utc_datetime(NOON_MS + number * 1_000)
+    return SystemEvent(number, time, layer, severity, kind, sentence or f"event {number}")
 
 
 def metadata(count: int, **changes: Any) -> BackboneMetadata:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -22,18 +23,27 @@ from tests.ui.samples import (
     metadata,
     minutes,
     orderbook,
+    row,
     series,
     status,
     ticker,
     trade,
 )
-from ui.bridge import FIRST_CANDLES, BackboneBridge, RequestAnswer, RequestFailure
+from ui.bridge import (
+    FIRST_CANDLES,
+    PAGE_CANDLES,
+    BackboneBridge,
+    RequestAnswer,
+    RequestFailure,
+)
 from ui.candle_update import CandleUpdate
 from upbit_backbone import (
+    BackboneError,
     CandleSeries,
     DeadlineError,
     Gap,
     MarketDataAPI,
+    Priority,
     Span,
     SystemStatus,
     Ticker,
@@ -42,6 +52,7 @@ from upbit_backbone import (
     TransportError,
     UnknownSymbolError,
 )
+from upbit_backbone.clock import MINUTE_MS, Clock, SystemClock, epoch_ms, utc_datetime
 
 pytestmark = pytest.mark.qt_loop
 
@@ -69,8 +80,10 @@ class Heard:
 
 
 @asynccontextmanager
-async def running(api: FakeApi) -> AsyncIterator[tuple[BackboneBridge, Heard]]:
-    bridge = BackboneBridge(frame_ms=5)
+async def running(
+    api: FakeApi, clock: Clock | None = None, *, frame_ms: int = 5
+) -> AsyncIterator[tuple[BackboneBridge, Heard]]:
+    bridge = BackboneBridge(frame_ms=frame_ms, clock=clock)
     heard = Heard(bridge)
     bridge.attach(cast(MarketDataAPI, api))
     try:
@@ -87,7 +100,7 @@ async def test_a_chart_is_loaded_and_then_follows_the_market() -> None:
         await eventually(lambda: heard.candles)
         assert (heard.candles[0].kind, heard.candles[0].request_id) == ("loaded", request)
         assert heard.candles[0].series == minutes(0, 3)
-        assert api.asked == [(BTC, None, FIRST_CANDLES)]
+        assert api.asked == [(BTC, None, PAGE_CANDLES)]
         assert heard.answers[0].request_id == request
         api.stream("candles", BTC).push(candle(3, 1_100.0))
         await eventually(lambda: len(heard.candles) > 1)
@@ -236,9 +249,240 @@ async def test_history_is_asked_for_before_the_oldest_candle() -> None:
         request = bridge.load_older(BTC, M1, NOON_MS, 400)
         await eventually(lambda: heard.candles[-1].request_id == request)
         symbol, end, count = api.asked[-1]
-        assert (symbol, count) == (BTC, 400)
+        assert (symbol, count) == (BTC, PAGE_CANDLES)
         assert end is not None
         assert end.timestamp() * 1_000 == NOON_MS
+
+
+def at_minute(minute: int) -> datetime:
+    return utc_datetime(NOON_MS + minute * MINUTE_MS)
+
+
+def before(end: datetime | None, count: int | None) -> CandleSeries:
+    """So many minutes before a moment, of a market that was always traded; None: noon."""
+    end_minute = 0 if end is None else (epoch_ms(end) - NOON_MS) // MINUTE_MS
+    assert count is not None
+    return minutes(end_minute - count, count)
+
+
+class Market(FakeApi):
+    """Has candles without an end, and answers as many questions as `answers` says."""
+
+    def __init__(self, answers: float = math.inf) -> None:
+        super().__init__()
+        self.answers = answers
+        self.more = asyncio.Event()
+        self.error: BackboneError | None = None
+        """What the others fail with, once `more` is set."""
+
+    async def get_candle_data(self, *arguments: Any, **words: Any) -> Any:
+        self.answer = lambda symbol, end, count: before(end, count)
+        answer = await super().get_candle_data(*arguments, **words)
+        if len(self.asked) > self.answers:
+            await self.more.wait()
+            if self.error is not None:
+                raise self.error
+        return answer
+
+
+async def test_the_first_page_is_drawn_at_once_and_moves_while_the_rest_loads() -> None:
+    api = Market(answers=1)
+    async with running(api) as (bridge, heard):
+        request = bridge.show_candles(BTC, M1)
+        await eventually(lambda: heard.candles and len(api.asked) == 2)
+        first = heard.candles[0]
+        assert (first.request_id, first.more_follows) == (request, True)
+        assert first.series == minutes(-PAGE_CANDLES, PAGE_CANDLES)
+        assert len(api.asked) == 2
+        api.stream("candles", BTC).push(candle(0, 1_100.0))
+        await eventually(lambda: len(heard.candles) == 2)
+        assert heard.candles[1].kind == "live"
+        api.more.set()
+        await eventually(lambda: len(heard.candles) == 3)
+        rest = heard.candles[2]
+        assert (rest.kind, rest.request_id, rest.more_follows) == ("loaded", request, False)
+        assert rest.series == minutes(-FIRST_CANDLES, FIRST_CANDLES - PAGE_CANDLES)
+        assert [answer.occasion for answer in heard.answers] == ["candles", "history"]
+
+
+async def test_parts_that_come_within_a_frame_are_drawn_together() -> None:
+    api = Market()
+    async with running(api, frame_ms=200) as (bridge, heard):
+        bridge.show_candles(BTC, M1)
+        await eventually(lambda: len(heard.answers) == 2)
+        assert [update.series for update in heard.candles] == [
+            minutes(-FIRST_CANDLES, FIRST_CANDLES)
+        ]
+        assert not heard.candles[0].more_follows
+        request = bridge.load_older(BTC, M1, NOON_MS, 1_000)
+        await eventually(lambda: len(heard.answers) == 4)
+        assert [count for _, _, count in api.asked[2:]] == [PAGE_CANDLES, 800]
+        assert heard.candles[-1].request_id == request
+        assert heard.candles[-1].series == minutes(-1_000, 1_000)
+
+
+async def test_older_candles_come_with_their_newest_page_first() -> None:
+    api = Market(answers=3)
+    async with running(api) as (bridge, heard):
+        bridge.show_candles(BTC, M1)
+        await eventually(lambda: len(heard.answers) == 2)
+        request = bridge.load_older(BTC, M1, NOON_MS - FIRST_CANDLES * MINUTE_MS, 1_000)
+        await eventually(lambda: heard.candles[-1].request_id == request)
+        assert heard.candles[-1].series == minutes(-FIRST_CANDLES - PAGE_CANDLES, PAGE_CANDLES)
+        assert heard.candles[-1].more_follows
+        api.more.set()
+        await eventually(lambda: not heard.candles[-1].more_follows)
+        assert heard.candles[-1].series == minutes(-FIRST_CANDLES - 1_000, 1_000 - PAGE_CANDLES)
+
+
+async def test_a_rest_that_fails_leaves_the_first_page_and_says_what_lacks() -> None:
+    api = Market(answers=1)
+    api.error = TransportError("cut off")
+    async with running(api) as (bridge, heard):
+        request = bridge.show_candles(BTC, M1)
+        await eventually(lambda: heard.candles)
+        api.more.set()
+        await eventually(lambda: heard.failures)
+        failure = heard.failures[0]
+        assert (failure.occasion, failure.request_id) == ("history", request)
+        assert failure.error is api.error
+        assert failure.reason == "no candles of KRW-BTC 1m before 2025-10-16 08:40 UTC: cut off"
+        assert [len(update.series) for update in heard.candles] == [PAGE_CANDLES]
+
+
+async def test_another_symbol_ends_the_rest_of_the_first_one() -> None:
+    api = Market(answers=1)
+    async with running(api) as (bridge, heard):
+        bridge.show_candles(BTC, M1)
+        await eventually(lambda: heard.candles and len(api.asked) == 2)
+        api.answers, api.error = 4, TransportError("of a market that nobody looks at")
+        bridge.show_candles("KRW-ETH", M1)
+        api.more.set()
+        await eventually(lambda: len(heard.answers) == 3)
+        await asyncio.sleep(0.02)
+        bitcoin = [update for update in heard.candles if update.symbol == BTC]
+        assert [len(update.series) for update in bitcoin] == [PAGE_CANDLES]
+        assert heard.failures == []
+
+
+async def test_a_market_of_one_page_has_no_rest() -> None:
+    api = FakeApi()
+    api.answer = lambda symbol, end, count: minutes(0, 150)
+    async with running(api) as (bridge, heard):
+        bridge.show_candles(BTC, M1)
+        await eventually(lambda: heard.candles)
+        assert not heard.candles[0].more_follows
+        bridge.load_older(BTC, M1, NOON_MS, 1_000)
+        await eventually(lambda: len(heard.candles) == 2)
+        assert not heard.candles[1].more_follows
+        assert [count for _, _, count in api.asked] == [PAGE_CANDLES, PAGE_CANDLES]
+
+
+class ClockOfNoon(SystemClock):
+    """Its wall stands at noon, where the samples begin."""
+
+    def now_ms(self) -> int:
+        return NOON_MS
+
+
+async def test_what_happened_during_a_long_break_is_loaded_from_the_newest_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ui.bridge._STATUS_EVERY_S", 0.01)
+    api = FakeApi()
+    async with running(api, clock=ClockOfNoon()) as (bridge, heard):
+        bridge.show_candles(BTC, M1)
+        await eventually(lambda: heard.candles)
+        api.status = status("connecting")
+        await eventually(lambda: heard.statuses and heard.statuses[-1] is api.status)
+        api.answer = lambda symbol, end, count: minutes(600, PAGE_CANDLES)
+        api.pieces = (minutes(400, 200), minutes(200, 200), minutes(0, 200))
+        api.gate.clear()
+        api.status = status("live")
+        await eventually(lambda: len(api.asked) == 2)
+        api.gate.set()
+        await eventually(lambda: api.chunks and api.chunks[0].cancelled)
+        assert api.ranges == [(BTC, at_minute(-1), at_minute(600), Priority.NORMAL, True)]
+        await eventually(lambda: len(heard.candles) == 2)
+        assert heard.candles[1].series == minutes(0, 800)
+        assert heard.failures == []
+        # It is closed: the next break is another one.
+        api.status = status("connecting")
+        await eventually(lambda: heard.statuses[-1] is api.status)
+        api.status = status("live")
+        await eventually(lambda: len(api.ranges) == 2)
+
+
+async def test_a_break_that_is_not_closed_is_told_and_tried_again_after_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ui.bridge._STATUS_EVERY_S", 0.01)
+    api = FakeApi()
+    async with running(api, clock=ClockOfNoon()) as (bridge, heard):
+        bridge.show_candles(BTC, M1)
+        await eventually(lambda: heard.candles)
+        for attempt in (1, 2):
+            api.status = status("connecting")
+            await eventually(lambda: heard.statuses and heard.statuses[-1] is api.status)
+            api.answer = lambda symbol, end, count: minutes(600, PAGE_CANDLES)
+            api.pieces = (minutes(400, 200), TransportError("cut off"))
+            api.status = status("live")
+            await eventually(lambda n=attempt: len(heard.failures) == n)  # type: ignore[misc]
+            failure = heard.failures[-1]
+            assert failure.error is None
+            assert failure.reason == (
+                "candles of KRW-BTC 1m after 2025-10-16 11:59 UTC are missing: cut off"
+            )
+        assert len({one[1] for one in api.ranges}) == 1
+
+
+async def test_a_short_break_needs_no_more_than_the_newest_page(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ui.bridge._STATUS_EVERY_S", 0.01)
+    api = FakeApi()
+    async with running(api, clock=ClockOfNoon()) as (bridge, heard):
+        bridge.show_candles(BTC, M1)
+        await eventually(lambda: heard.candles)
+        api.status = status("connecting")
+        await eventually(lambda: heard.statuses and heard.statuses[-1] is api.status)
+        api.answer = lambda symbol, end, count: minutes(-150, PAGE_CANDLES)
+        api.status = status("live")
+        await eventually(lambda: len(heard.candles) == 2)
+        assert api.ranges == []
+        assert [count for _, _, count in api.asked] == [PAGE_CANDLES, PAGE_CANDLES]
+
+
+async def test_stored_candles_are_joined_to_the_new_ones_when_the_connection_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ui.bridge._STATUS_EVERY_S", 0.01)
+    api = FakeApi()
+    api.status = status("offline")
+    stored = series([row(n, 1_000.0) for n in range(300) if not 100 <= n < 120])
+    hole = Span(at_minute(100), at_minute(120), "unknown", "not reached")
+    older, newer = (
+        Span(at_minute(a), at_minute(b), "unknown", "") for a, b in ((-9, -5), (300, 900))
+    )
+    api.metadata_changes = {"missing": (older, hole, newer), "reason": "not reached"}
+
+    def offline(symbol: str, end: datetime | None, count: int | None) -> CandleSeries:
+        if count is not None:
+            raise TransportError("not reached")
+        return stored
+
+    api.answer = offline
+    async with running(api, clock=ClockOfNoon()) as (bridge, heard):
+        bridge.show_candles(BTC, M1)
+        await eventually(lambda: heard.candles)
+        assert heard.candles[0].series == stored
+        api.metadata_changes = {}
+        api.answer = lambda symbol, end, count: minutes(700, PAGE_CANDLES)
+        api.pieces = (minutes(100, 600),)
+        api.status = status("live")
+        await eventually(lambda: len(heard.candles) == 2)
+        assert api.ranges == [(BTC, at_minute(100), at_minute(700), Priority.NORMAL, True)]
+        assert heard.candles[1].series == minutes(100, 800)
 
 
 async def test_an_error_is_told_with_its_request_and_the_chart_recovers() -> None:
@@ -317,7 +561,7 @@ async def test_offline_the_newest_stored_candles_are_looked_for_ever_further_bac
     async with running(api) as (bridge, heard):
         bridge.show_candles(BTC, M1)
         await eventually(lambda: heard.candles)
-        assert [count for _, _, count in api.asked] == [FIRST_CANDLES, None, None, None]
+        assert [count for _, _, count in api.asked] == [PAGE_CANDLES, None, None, None]
         assert heard.candles[0].series.time.tolist() == (
             minutes(FIRST_CANDLES, FIRST_CANDLES).time.tolist()
         )

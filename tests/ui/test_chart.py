@@ -28,8 +28,10 @@ from upbit_backbone.clock import MINUTE_MS, SECOND_MS
 Feed = Callable[[CandleSeries], None]
 
 
-def loaded(candles: CandleSeries, request_id: UUID | None = None) -> CandleUpdate:
-    return CandleUpdate(BTC, M1, candles, "loaded", request_id or uuid4())
+def loaded(
+    candles: CandleSeries, request_id: UUID | None = None, *, more_follows: bool = False
+) -> CandleUpdate:
+    return CandleUpdate(BTC, M1, candles, "loaded", request_id or uuid4(), more_follows)
 
 
 def live(candles: CandleSeries) -> CandleUpdate:
@@ -154,6 +156,78 @@ def test_loaded_history_leaves_the_same_bars_in_view(
     assert after is not None
     assert after.tolist() == first_seen.tolist()
     assert chart.bars.oldest_ms == NOON_MS - 400 * MINUTE_MS
+
+
+def test_the_rest_of_the_first_load_is_not_asked_for_and_moves_nothing(
+    chart: Chart, wishes: list[HistoryWish], qtbot: QtBot
+) -> None:
+    chart.viewport.span = 500.0
+    request = uuid4()
+    chart.apply(loaded(minutes(200, 200), request, more_follows=True))
+    settle(qtbot, chart)
+    edges = chart.viewport.left, chart.viewport.right
+    assert chart.viewport.span == 500.0, "too few to fill it only for a moment"
+    assert wishes == []
+    assert chart._edge_note() == "◌ Loading history…"
+    chart.apply(live(minutes(399, 1, price=1_001.0)))
+    chart.apply(loaded(minutes(0, 200), request))
+    assert (chart.viewport.left, chart.viewport.right) == edges
+    assert [bar[0] for bar in chart.bars.rows(-1_000, 1_000).T] == sorted(
+        NOON_MS + n * MINUTE_MS for n in range(400)
+    )
+    settle(qtbot, chart)
+    assert [wish.before_ms for wish in wishes] == [NOON_MS], "now there is room for more"
+
+
+def test_a_rest_that_failed_is_asked_for_as_history(
+    chart: Chart, wishes: list[HistoryWish], qtbot: QtBot
+) -> None:
+    chart._retry.setInterval(60)
+    request = uuid4()
+    chart.apply(loaded(minutes(0, 200), request, more_follows=True))
+    settle(qtbot, chart)
+    chart.request_failed(request)
+    settle(qtbot, chart)
+    assert len(chart.bars) == 200
+    assert chart._edge_note() == "History could not be loaded"
+    qtbot.waitUntil(lambda: len(wishes) == 1, timeout=2_000)
+
+
+def test_history_in_parts_is_one_wish(
+    chart: Chart, wishes: list[HistoryWish], qtbot: QtBot
+) -> None:
+    chart.apply(loaded(minutes(0, 100)))
+    settle(qtbot, chart)
+    request = uuid4()
+    chart.expect_history(request)
+    chart.apply(loaded(minutes(-10, 10), request, more_follows=True))
+    settle(qtbot, chart)
+    assert len(wishes) == 1
+    chart.apply(loaded(minutes(-20, 10), request))
+    settle(qtbot, chart)
+    assert len(wishes) == 2
+
+
+def test_a_wide_view_asks_for_as_much_history_as_it_lacks(
+    chart: Chart, wishes: list[HistoryWish], qtbot: QtBot
+) -> None:
+    chart.apply(loaded(minutes(0, 400)))
+    for span, count in ((600.0, 496), (40_000.0, 1_000)):
+        chart.viewport.show_latest(399, span=span)
+        chart._changed()
+        settle(qtbot, chart)
+        assert wishes[-1].count == pytest.approx(count, abs=5)
+        chart.request_failed(uuid4())
+        chart._history_open = False
+
+
+def test_no_picture_mixes_candles_with_the_words_that_there_are_none(
+    chart: Chart, qtbot: QtBot
+) -> None:
+    settle(qtbot, chart)
+    chart.apply(loaded(minutes(0, 400)))
+    chart.panes.grab()  # painted before the next frame, as when another window uncovers it
+    assert chart.panes.bars_painted == 0
 
 
 def test_candles_found_in_a_gap_leave_the_same_bars_in_view(chart: Chart) -> None:

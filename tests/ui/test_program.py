@@ -69,6 +69,25 @@ sys.exit(run_desktop_ui.main())
 """
 
 
+# The program whose service cannot be opened for a reason that nobody thought of, and somebody
+# who reads its window then, and closes it.
+FAILS_TO_OPEN = """
+import json, sys, run_desktop_ui, ui.app
+async def fail(self):
+    raise RuntimeError("nobody thought of this")
+ui.app.BackboneManager.initialize = fail
+opened = ui.app.Desktop._open
+async def open_and_say(self):
+    await opened(self)
+    bar = self._window.messages
+    shown = json.dumps([bar.isVisible(), bar.text, bar.details])
+    print("SHOWN", shown, file=sys.stderr, flush=True)
+    self._window.close()
+ui.app.Desktop._open = open_and_say
+sys.exit(run_desktop_ui.main())
+"""
+
+
 @contextmanager
 def program(
     folder: Path, *flags: str, script: tuple[str | Path, ...] = (PROGRAM,)
@@ -272,6 +291,20 @@ def test_check_looks_for_what_a_window_needs() -> None:
     )
     assert checked.returncode == 2
     assert "libxcb-cursor.so.0" in checked.stderr
+
+
+def test_a_start_that_fails_unexpectedly_says_so_in_the_window(tmp_path: Path) -> None:
+    with program(tmp_path, script=("-c", FAILS_TO_OPEN)) as process:
+        lines = wait_for_line(process, "SHOWN ")
+        visible, text, details = json.loads(lines[-1].removeprefix("SHOWN "))
+        assert visible
+        assert "unexpected error" in text or "예상하지 못한" in text, text
+        assert details == "RuntimeError('nobody thought of this')"
+        _, said = process.communicate(timeout=20)
+        assert process.returncode == 0
+        log = "".join(lines) + said
+        assert "the service could not be opened" in log
+        assert "nobody thought of this" in log, "the log has the traceback"
 
 
 def test_a_screenshot_without_a_chart_is_exit_3(tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ _FRAME_MS = 16
 _PRICE_MARGIN = 0.06
 _HISTORY_PAGE = 400
 """Two pages of the exchange: as many as it answers at once beside a backfill."""
+_MOST_HISTORY = 1_000
+"""What is asked for at once where the view lacks more than that: five pages."""
 _MOST_BARS = 200_000
 _RETRY_MS = 3_000
 _KEY_ZOOM = 0.8
@@ -129,17 +131,24 @@ class Chart(QWidget):
             return
         if update.kind == "loaded":
             if update.request_id is not None and update.request_id == self._history_request:
-                self._history_open, self._history_request = False, None
-                self._history_ended = not len(series) or series.time[0] >= bars.oldest_ms
+                if not update.more_follows:
+                    self._history_open, self._history_request = False, None
+                    self._history_ended = not len(series) or series.time[0] >= bars.oldest_ms
             else:
                 self._loading = self._failed = False
+                if update.more_follows and not len(bars):
+                    # What is before it is on its way: it need not be asked for.
+                    self._history_open, self._history_request = True, update.request_id
         elif not len(bars):
             return  # the first load brings this candle too, and all before it
         before_last, was_empty = bars.last, not len(bars)
         edge_ms = self._edge_ms()
+        if was_empty:
+            # The picture on the screen keeps the empty ones: it may be painted before the next.
+            bars = self._bars = Bars(update.symbol, update.timeframe)
         bars.merge(series)
         if was_empty:
-            self._show_first()
+            self._show_first(alone=not update.more_follows)
         elif self.viewport.following:
             self.viewport.extend(before_last, bars.last)
         elif edge_ms is not None:
@@ -212,10 +221,10 @@ class Chart(QWidget):
             simulated=self.tr("SIMULATED"),
         )
 
-    def _show_first(self) -> None:
+    def _show_first(self, *, alone: bool) -> None:
         """Show the newest candles; of a young series (years, a new market) all, and large."""
         view, few = self.viewport, len(self._bars) + _ROOM_FOR_FEW
-        if few < view.span / 2:
+        if alone and few < view.span / 2:
             self._usual_span = view.span
             view.show_latest(self._bars.last, span=few)
         else:
@@ -321,7 +330,7 @@ class Chart(QWidget):
     def _edge_note(self) -> str:
         if not len(self._bars):
             return ""
-        if self._history_open:
+        if self._history_open and self.viewport.left <= self._bars.first:
             return self.tr("◌ Loading history…")
         if self._retry.isActive():
             return self.tr("History could not be loaded")
@@ -348,7 +357,7 @@ class Chart(QWidget):
         if not near or self._history_open or self._retry.isActive():
             return
         self._history_open = True
-        self.historyWanted.emit(
-            HistoryWish(bars.symbol, bars.timeframe, bars.oldest_ms, _HISTORY_PAGE)
-        )
+        lacking = math.ceil(bars.first - (view.left - view.span / 2))
+        count = min(max(lacking, _HISTORY_PAGE), _MOST_HISTORY)
+        self.historyWanted.emit(HistoryWish(bars.symbol, bars.timeframe, bars.oldest_ms, count))
         self._changed()

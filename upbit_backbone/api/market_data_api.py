@@ -24,6 +24,7 @@ from upbit_backbone.api.validation import (
     check_priority,
     check_symbol,
     check_timeout,
+    check_values,
 )
 from upbit_backbone.clock import SECOND_MS, Clock, utc_datetime
 from upbit_backbone.config import BackboneConfig
@@ -34,7 +35,9 @@ from upbit_backbone.errors import (
     DeadlineError,
     InvalidRequestError,
     StaleDataError,
+    UnknownSymbolError,
 )
+from upbit_backbone.indicators import IndicatorSeries, candles_needed, compute
 from upbit_backbone.models import (
     CLOSE_GRACE_MS,
     CandleSeries,
@@ -65,8 +68,14 @@ from upbit_backbone.telemetry.metrics import CallMetrics
 Value = TypeVar("Value")
 
 DEFAULT_COUNT = 200
+DEFAULT_VALUES = 100
+"""Of an indicator: with what RSI needs before them, they are had of 400 candles."""
 ANSWER_BEFORE_S = 0.05
 """So long before a call's time is over the layers below end with what they have."""
+
+
+def _nothing_stored(_: str) -> bool:
+    return False
 
 
 class MarketDataAPI:
@@ -87,6 +96,7 @@ class MarketDataAPI:
         system_status: Callable[[], SystemStatus],
         performance: Callable[[], PerformanceMetrics],
         max_concurrent_requests: int,
+        is_stored: Callable[[str], bool] = _nothing_stored,
     ) -> None:
         """For the composition root; programs use `create_default` or `create`."""
         self._router = router
@@ -101,6 +111,7 @@ class MarketDataAPI:
             priority: asyncio.Semaphore(max_concurrent_requests) for priority in Priority
         }
         self._listed: dict[str, Market] = {}
+        self._is_stored = is_stored
         self._running = False
         self._since_ms = clock.now_ms()
         self._on_close: Callable[[], Awaitable[None]] | None = None
@@ -228,7 +239,7 @@ class MarketDataAPI:
         check_choice("fill", fill, ("previous", None))
         check_flag("closed_only", closed_only)
         self._check_call(priority, timeout, with_metadata)
-        await self._check_symbol(symbol)
+        await self._check_candle_symbol(symbol, priority, timeout)
         interval = self._interval(start_time, end_time, count)
         if closed_only:
             interval = self._closed_only(interval, timeframe)
@@ -424,7 +435,7 @@ class MarketDataAPI:
         """
         started = self._clock.monotonic()
         self._check_call(priority, timeout, with_metadata)
-        await self._check_symbol(symbol)
+        await self._check_symbol(symbol, priority, timeout)
         interval = self._interval(start_time, end_time, count)
         response = await self._ask(
             BackboneRequest(
@@ -536,7 +547,51 @@ class MarketDataAPI:
             max_age=priority.max_age_s,
         )
         chunks = self._coordinator.chunks(request, newest_first=newest_first, on_progress=progress)
-        return ChunkStream(chunks, lambda: self._check_symbol(symbol))
+        return ChunkStream(chunks, lambda: self._check_candle_symbol(symbol, Priority.LOW))
+
+    async def get_indicator(
+        self,
+        symbol: str,
+        name: str,
+        *,
+        timeframe: str | Timeframe = "1m",
+        priority: Priority = Priority.NORMAL,
+        count: int = DEFAULT_VALUES,
+        closed_only: bool = False,
+        timeout: float | None = None,
+        **parameters: Any,
+    ) -> IndicatorSeries:
+        """The latest values of an indicator of closes; ``float(answer)`` is the newest one.
+
+        It is computed of candles that exist, with so many before the first value that more
+        would not change it; a market that is younger has fewer values, or NaN. The newest
+        value is the forming candle's.
+
+        Args:
+            symbol: Market code.
+            name: ``"RSI"`` or ``"SMA"``.
+            timeframe: As `get_candle_data`.
+            priority: Who goes first.
+            count: How many values, 1 to 10,000.
+            closed_only: Leave out the forming candle.
+            timeout: As `get_candle_data`.
+            parameters: ``period``: 2 to 10,000 (RSI, by default 14), 1 to 10,000 (SMA, 20).
+
+        Raises:
+            InvalidRequestError: no such indicator or parameter; the message names the nearest.
+            As `get_candle_data`, whose candles are in ``error.partial``.
+        """
+        check_values(count)
+        needed = candles_needed(name, count, **parameters)
+        candles = await self.get_candle_data(
+            symbol,
+            timeframe,
+            priority=priority,
+            count=needed,
+            closed_only=closed_only,
+            timeout=timeout,
+        )
+        return compute(name, candles, **parameters)[-count:]
 
     async def get_markets(self) -> tuple[Market, ...]:
         """What the exchange lists, in its order; the list stored last while it is not reached.
@@ -581,7 +636,7 @@ class MarketDataAPI:
         started = self._clock.monotonic()
         self._check_call(priority, timeout, with_metadata)
         check_max_age(max_age)
-        await self._check_symbol(symbol)
+        await self._check_symbol(symbol, priority, timeout)
         max_age_s = priority.max_age_s if max_age is None else max_age
         # A peek does not tell the value's age, so whoever wants the metadata goes down.
         if depth == MAX_DEPTH and level == 0 and not with_metadata:
@@ -645,13 +700,15 @@ class MarketDataAPI:
     ) -> BackboneResponse:
         """Send a request down, within its deadline."""
         self._check_running()
-        limit_s = request.priority.deadline_s if timeout is None else timeout
+        limit_s = _limit_s(request.priority, timeout)
+        left_s = None
         if limit_s is not None:
+            left_s = max(0.0, started + limit_s - self._clock.monotonic())
             # A little earlier: below it is known what arrived until then.
             deadline_s = started + limit_s - min(ANSWER_BEFORE_S, limit_s / 10)
             request = msgspec.structs.replace(request, deadline=deadline_s)
         try:
-            async with asyncio.timeout(limit_s) as deadline:
+            async with asyncio.timeout(left_s) as deadline:
                 async with self._slots[request.priority]:
                     response = await self._direct.fetch(request)
         except TimeoutError as error:
@@ -689,7 +746,9 @@ class MarketDataAPI:
         check_timeout(timeout)
         check_flag("with_metadata", with_metadata)
 
-    async def _check_symbol(self, symbol: str) -> None:
+    async def _check_symbol(
+        self, symbol: str, priority: Priority, timeout: float | None = None
+    ) -> None:
         self._check_running()
         if not isinstance(symbol, str):
             check_symbol(symbol, ())
@@ -697,8 +756,29 @@ class MarketDataAPI:
             return
         if self._listed:
             # It may be listed since: the router asks again when its list is old.
-            await self.get_markets()
+            limit_s = _limit_s(priority, timeout)
+            try:
+                async with asyncio.timeout(limit_s) as deadline:
+                    await self.get_markets()
+            except TimeoutError as error:
+                self._metrics.failed()
+                if not deadline.expired():
+                    raise
+                raise DeadlineError(
+                    f"whether {symbol} is listed was not known within {limit_s:g} s: try again, or"
+                    " give a longer timeout"
+                ) from error
         check_symbol(symbol, self._listed)
+
+    async def _check_candle_symbol(
+        self, symbol: str, priority: Priority, timeout: float | None = None
+    ) -> None:
+        """Of a market that is listed no more, what is stored can be had."""
+        try:
+            await self._check_symbol(symbol, priority, timeout)
+        except UnknownSymbolError:
+            if not self._is_stored(symbol):
+                raise
 
     def _interval(
         self, start_time: datetime | None, end_time: datetime | None, count: int | None
@@ -732,11 +812,18 @@ class MarketDataAPI:
         if interval.start_ms is not None and interval.limit is not None:
             end_ms = min(end_ms, timeframe.next_ms(int(series.time[-1])))
         start_ms = int(series.time[0]) if interval.start_ms is None else interval.start_ms
-        return fill_known(series, start_ms, end_ms, metadata.missing)
+        # Who is listed no more cannot have been traded: that is no flat market.
+        gone = tuple(span for span in metadata.silent if span.state == "after_delisting")
+        return fill_known(series, start_ms, end_ms, (*metadata.missing, *gone))
 
     def _check_running(self) -> None:
         if not self._running:
             raise ClosedError("the market-data service is closed: open a new one")
+
+
+def _limit_s(priority: Priority, timeout: float | None) -> float | None:
+    """How long a call may take; None: as long as it takes."""
+    return priority.deadline_s if timeout is None else timeout
 
 
 def _with_partial(

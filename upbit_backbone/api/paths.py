@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from upbit_backbone.api.event_bus import EventBusIntegration
 from upbit_backbone.protocol import (
     MAX_PAGE_TRADES,
     BackboneRequest,
@@ -41,3 +42,28 @@ class DirectDataAccess:
             recent = request.start_time is None and request.end_time is None
             return recent and request.count is not None and request.count <= MAX_PAGE_TRADES
         return request.data_type is not DataType.CANDLE
+
+
+class EventBusDataAccess:
+    """The way of NORMAL and LOW: the bus lets them begin, then straight down.
+
+    While the bus is away they go down directly, and the metadata says so.
+    """
+
+    def __init__(self, bus: EventBusIntegration, coordinator: DataSource) -> None:
+        self._bus = bus
+        self._coordinator = coordinator
+
+    async def fetch(self, request: BackboneRequest) -> BackboneResponse:
+        """As `DataSource.fetch`; the metadata names the path taken.
+
+        Raises:
+            SystemOverloadedError: the load was too high for this priority until the deadline.
+        """
+        async with self._bus.admitted(request) as admitted:
+            response = await self._coordinator.fetch(request)
+        way = "bus" if admitted else "direct, without the bus"
+        metadata = msgspec.structs.replace(
+            response.metadata, path=f"{way}: api → {response.metadata.path}"
+        )
+        return msgspec.structs.replace(response, metadata=metadata)

@@ -17,6 +17,8 @@ MAX_COUNT = 1_000_000_000
 """More rows than any market has; a larger number would not fit a database's integer."""
 MAX_TIMEOUT_S = 1_000_000.0
 """11 days. Timers count milliseconds in 32 bits (Qt), which ends at 24 days."""
+MAX_VALUES = 10_000
+"""Of an indicator, which is computed while nothing else runs."""
 _MAX_EXACT = 1e15
 _FEW_MARKETS = 5
 """A recording has so few that a sentence names them all."""
@@ -99,6 +101,19 @@ def check_grouping(depth: int, level: float) -> None:
     if not _is_number(level, _MAX_EXACT):
         raise InvalidRequestError(
             f"level must be a price step of 0 (no grouping) or more, was {_shown(level)}"
+        )
+
+
+def check_values(count: int) -> None:
+    """Refuse what is no number of values of an indicator.
+
+    Raises:
+        InvalidRequestError: says what is expected.
+    """
+    if type(count) is not int or not 1 <= count <= MAX_VALUES:
+        raise InvalidRequestError(
+            f"count must be 1..{MAX_VALUES:,} values, was {_shown(count)}: of more candles,"
+            " compute them with upbit_backbone.indicators.compute"
         )
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from upbit_backbone.clock import Clock, epoch_ms, utc_datetime
-from upbit_backbone.coordinator.checks import check_series
+from upbit_backbone.candle_checks import check_series
+from upbit_backbone.clock import SECOND_MS, Clock, epoch_ms, utc_datetime
 from upbit_backbone.coordinator.pages import Pages
 from upbit_backbone.coordinator.plan import (
     TOO_OLD_SECONDS,
@@ -22,8 +22,10 @@ from upbit_backbone.coordinator.walk import CandleWalk
 from upbit_backbone.errors import (
     BackboneError,
     DataUnavailableError,
+    DeadlineError,
     InvalidRequestError,
     ProtocolError,
+    UnknownSymbolError,
 )
 from upbit_backbone.models import CandleSeries, Source, Span, Timeframe
 from upbit_backbone.protocol import (
@@ -40,6 +42,8 @@ MAX_WINDOW = 20 * MAX_PAGE_CANDLES
 before."""
 NO_CANDLE_BEFORE_MS = -62_135_596_800_000
 """The year 1, where the calendar begins: a walk for more candles than there are ends here."""
+SURE_AFTER_MS = 5_000
+"""So long after its end a period is what it was, by what a page of the exchange says of it."""
 _FARTHER: tuple[Source, ...] = ("cache", "storage", "rest")
 
 
@@ -56,7 +60,8 @@ class Gathered:
         self.pages = 0
         """How many were answered."""
         self.source: Source = "cache"
-        self.age_s = 0.0
+        self.seen_s: float | None = None
+        """When the oldest part that may have changed since was current; None: all is proved."""
         self.periods_a_page = MAX_PAGE_CANDLES
         """As the last walk found it."""
 
@@ -65,23 +70,52 @@ class Gathered:
         return len(self.merged()) if self.parts else 0
 
     def merged(self) -> CandleSeries:
+        """One series of all parts.
+
+        Raises:
+            BackboneError: there is none, and why.
+        """
+        if not self.parts:
+            assert self.error is not None
+            self.error.missing = tuple(self.missing)
+            raise self.error
         if len(self.parts) > 1:
             self.parts = [CandleSeries.merged(self.parts)]
         return self.parts[0]
 
-    def take(self, response: BackboneResponse) -> None:
+    def take(self, response: BackboneResponse, seen_s: float | None) -> None:
         """Add the rows of an answer: the farthest part gives the whole its source, the oldest
-        its age. What is proved does not age."""
+        its age.
+
+        Args:
+            response: Of the layer below.
+            seen_s: When its newest part was current; None: it does not change any more.
+        """
         metadata = response.metadata
         self.parts.append(response.data)
         self.silent |= dict.fromkeys(metadata.silent)
         if metadata.source is not None:
             self.source = max(self.source, metadata.source, key=_FARTHER.index)
-        self.age_s = max(self.age_s, metadata.age_s or 0.0)
+        if seen_s is not None:
+            self.seen_s = seen_s if self.seen_s is None else min(self.seen_s, seen_s)
+
+    def renew(self, newest: Gathered) -> None:
+        """Put what was asked once more in the place of what had become old."""
+        self.parts.append(newest.merged())
+        self.silent |= newest.silent
+        self.source = max(self.source, newest.source, key=_FARTHER.index)
+        self.pages += newest.pages
+        self.asked |= newest.asked
+        self.seen_s = newest.seen_s
 
     def cut(self, start_ms: int | None, end_ms: int | None) -> None:
         """Keep the rows of a range."""
         self.parts = [self.merged().between(start_ms, end_ms)]
+
+    def lack(self, start_ms: int | None, end_ms: int | None, error: BackboneError) -> None:
+        """Take that an error ends it, and what is missing by that."""
+        self.error = error
+        self.missing = [unknown(start_ms, end_ms, str(error))]
 
 
 class CandleGatherer:
@@ -105,9 +139,11 @@ class CandleGatherer:
             if start_ms is None:
                 raise InvalidRequestError("a request for candles has a start or a count")
             await self._gather_range(gathered, request, timeframe, start_ms, end_ms)
+            end_ms = await self._renewed(gathered, request, timeframe, end_ms)
             series = gathered.merged().between(start_ms, end_ms)
         elif start_ms is None:
             await self._gather_latest(gathered, request, timeframe, end_ms, request.count)
+            end_ms = await self._renewed(gathered, request, timeframe, end_ms)
             series = gathered.merged().between(None, end_ms)
             series = series[max(0, len(series) - request.count) :]
         else:
@@ -126,16 +162,20 @@ class CandleGatherer:
     async def stored(
         self, request: BackboneRequest, start_ms: int | None, end_ms: int, count: int | None = None
     ) -> BackboneResponse:
-        """What the store has of a range, and what it misses; causes no request."""
-        return await self._below.fetch(
-            msgspec.structs.replace(
-                request,
-                start_time=None if start_ms is None else utc_datetime(start_ms),
-                end_time=utc_datetime(end_ms),
-                count=count,
-                reach=Reach.STORED,
-            )
+        """What the store has of a range, and what it misses; causes no request.
+
+        Raises:
+            DeadlineError: the request's deadline came while the file was busy.
+        """
+        asked = msgspec.structs.replace(
+            request,
+            start_time=None if start_ms is None else utc_datetime(start_ms),
+            end_time=utc_datetime(end_ms),
+            count=count,
+            reach=Reach.STORED,
         )
+        async with self._pages.within_deadline(request):
+            return await self._below.fetch(asked)
 
     def plan(self, stored: BackboneResponse, timeframe: Timeframe) -> CandlePlan:
         """What to ask for beside a stored answer."""
@@ -156,7 +196,10 @@ class CandleGatherer:
             return walk.unshown
         left: list[Range] = []
         for unshown in walk.unshown:
-            stored = await self.stored(request, *unshown)
+            try:
+                stored = await self.stored(request, *unshown)
+            except DeadlineError:
+                return walk.unshown  # what the answer has is told all the same
             left += [
                 Range(epoch_ms(span.start), epoch_ms(span.end))
                 for span in stored.metadata.missing
@@ -174,11 +217,11 @@ class CandleGatherer:
     ) -> bool:
         """Ask for the pages of a walk. True: the store took a short one for a second reading."""
         settled = False
-        answers: list[tuple[Page, BackboneResponse]] = []
+        answers: list[tuple[Page, BackboneResponse, float | None]] = []
 
         def take(page: Page, response: BackboneResponse) -> None:
             nonlocal settled
-            answers.append((page, response))
+            answers.append((page, response, self._seen_s(response, page.end_ms)))
             gathered.pages += 1
             settled |= len(response.data) < page.rows and not response.metadata.missing
             taken(response.data)
@@ -190,9 +233,42 @@ class CandleGatherer:
         self.splits += len(answers) > 1
         # Of equal candles the one of the newest page is kept, in whatever order they arrived.
         answers.sort(key=lambda answer: answer[0].end_ms)
-        for _, response in answers:
-            gathered.take(response)
+        for _, response, seen_s in answers:
+            gathered.take(response, seen_s)
         return settled
+
+    def _seen_s(self, response: BackboneResponse, end_ms: int) -> float | None:
+        """When the newest part of an answer was current; None: it does not change any more."""
+        age_s = response.metadata.age_s
+        if age_s is None or end_ms <= self._clock.now_ms() - SURE_AFTER_MS:
+            return None
+        return self._clock.monotonic() - age_s
+
+    async def _renewed(
+        self, gathered: Gathered, request: BackboneRequest, timeframe: Timeframe, end_ms: int
+    ) -> int:
+        """Ask once more for the newest end, if it became too old while pages were under way.
+
+        Returns:
+            Where the answer ends: a request up to now means when it is answered.
+        """
+        seen_s, max_age_s = gathered.seen_s, request.max_age
+        if seen_s is None or max_age_s is None or gathered.missing or gathered.error is not None:
+            return end_ms
+        age_s = self._clock.monotonic() - seen_s
+        if age_s <= max_age_s:
+            return end_ms
+        seen_ms = self._clock.now_ms() - int(age_s * SECOND_MS)
+        changes_from_ms = timeframe.floor_ms(seen_ms - SURE_AFTER_MS)
+        start_ms, fresh_end_ms = self.aligned(request, timeframe)
+        if start_ms is not None:
+            changes_from_ms = max(changes_from_ms, start_ms)
+        newest = Gathered()
+        await self._gather_range(newest, request, timeframe, changes_from_ms, fresh_end_ms)
+        if newest.missing or newest.error is not None:
+            return end_ms  # what there is, with its age
+        gathered.renew(newest)
+        return fresh_end_ms
 
     async def _gather_range(
         self,
@@ -201,12 +277,34 @@ class CandleGatherer:
         timeframe: Timeframe,
         start_ms: int,
         end_ms: int,
+        *,
+        newest: int | None = None,
     ) -> None:
-        stored = await self.stored(request, start_ms, end_ms)
-        gathered.take(stored)
+        """All of a range; with `newest`, from its end down until so many are gathered."""
+        try:
+            stored = await self.stored(request, start_ms, end_ms)
+        except DeadlineError as error:
+            gathered.lack(start_ms, end_ms, error)
+            return
+        gathered.take(stored, self._seen_s(stored, end_ms))
         plan = self.plan(stored, timeframe)
         walk = CandleWalk(plan, periods_a_page=gathered.periods_a_page)
-        settled = await self._walk(gathered, request, plan, walk)
+        found = [gathered.merged()]
+
+        def has_enough() -> bool:
+            return newest is not None and _are(newest, found, _whole_from_ms(plan, walk), None)
+
+        def stop_when_enough(page: CandleSeries) -> None:
+            found.append(page)
+            if has_enough():
+                walk.stop()
+
+        settled = await self._walk(gathered, request, plan, walk, stop_when_enough)
+        if plan.holes and has_enough():
+            # What was not asked, or could not be had, lies below the answer.
+            gathered.cut(_whole_from_ms(plan, walk), None)
+            gathered.error = None
+            return
         failed = walk.unreached
         if not failed:
             # The page that failed is covered by its neighbours.
@@ -233,8 +331,12 @@ class CandleGatherer:
         """From the end down: what is stored, then a window below it, until there are enough."""
         at_ms, oldest_ms = end_ms, timeframe.ceil_ms(NO_CANDLE_BEFORE_MS)
         while gathered.rows < count:
-            stored = await self.stored(request, None, at_ms, count - gathered.rows)
-            gathered.take(stored)
+            try:
+                stored = await self.stored(request, None, at_ms, count - gathered.rows)
+            except DeadlineError as error:
+                gathered.lack(None, at_ms, error)
+                return
+            gathered.take(stored, self._seen_s(stored, at_ms))
             if not stored.metadata.missing:
                 return
             hole_end = stored.metadata.missing[0].end
@@ -246,7 +348,7 @@ class CandleGatherer:
             # Thin times need as many periods more as their pages were found to reach further.
             window = max(1, window * gathered.periods_a_page // MAX_PAGE_CANDLES)
             at_ms = max(oldest_ms, timeframe.back_ms(high_ms, window))
-            await self._gather_range(gathered, request, timeframe, at_ms, high_ms)
+            await self._gather_range(gathered, request, timeframe, at_ms, high_ms, newest=count)
             if gathered.missing:
                 # What lies below the newest unknown span is not part of the answer.
                 newest = gathered.missing[-1]
@@ -255,7 +357,9 @@ class CandleGatherer:
                 if newest.reason == UNCONFIRMED:
                     gathered.error = None
                 gathered.missing = []
-                if gathered.rows < count:
+                if gathered.rows >= count:
+                    gathered.error = None
+                else:
                     gathered.missing = [unknown(None, epoch_ms(newest.end), newest.reason)]
                 return
             if gathered.rows:
@@ -277,8 +381,12 @@ class CandleGatherer:
         while True:
             left = periods_between(timeframe, at_ms, end_ms)
             high_ms = timeframe.back_ms(at_ms, -min(window, left))
-            stored = await self.stored(request, at_ms, high_ms)
-            gathered.take(stored)
+            try:
+                stored = await self.stored(request, at_ms, high_ms)
+            except DeadlineError as error:
+                gathered.error = error
+                break
+            gathered.take(stored, self._seen_s(stored, high_ms))
             plan = self.plan(stored, timeframe)
             unconfirmed += plan.beyond
             walk = CandleWalk(plan, newest_first=False, periods_a_page=gathered.periods_a_page)
@@ -288,8 +396,7 @@ class CandleGatherer:
                 page: CandleSeries, walk: CandleWalk = walk, found: list[CandleSeries] = found
             ) -> None:
                 found.append(page)
-                below_ms = walk.frontier_ms
-                if sum(len(part.between(start_ms, below_ms)) for part in found) >= count:
+                if _are(count, found, start_ms, walk.frontier_ms):
                     walk.stop()
 
             settled = await self._walk(gathered, request, plan, walk, stop_when_enough)
@@ -316,6 +423,9 @@ class CandleGatherer:
         self, request: BackboneRequest, gathered: Gathered, series: CandleSeries, started: float
     ) -> BackboneResponse:
         missing, error = tuple(gathered.missing), gathered.error
+        if isinstance(error, UnknownSymbolError) and len(series):
+            # It was listed once: what is stored of it is all there is.
+            error = None
         if error is not None and not len(series):
             error.missing = missing
             raise error
@@ -327,7 +437,7 @@ class CandleGatherer:
             priority_used=request.priority,
             split_info=counted(gathered.pages, "page") if gathered.pages > 1 else None,
             source=gathered.source,
-            age_s=gathered.age_s,
+            age_s=0.0 if gathered.seen_s is None else self._clock.monotonic() - gathered.seen_s,
             path="coordinator → storage" + (" → router" if gathered.asked else ""),
             missing=missing,
             reason=str(error) if error else UNCONFIRMED if missing else "",
@@ -335,3 +445,17 @@ class CandleGatherer:
         )
         series = series.labelled(gathered.source)
         return BackboneResponse(not missing, series, metadata, error, request.request_id)
+
+
+def _are(count: int, parts: list[CandleSeries], start_ms: int | None, end_ms: int | None) -> bool:
+    """Whether parts, which may overlap, hold so many candles of a range."""
+    cut = [part.between(start_ms, end_ms) for part in parts]
+    return sum(map(len, cut)) >= count and len(CandleSeries.merged(cut)) >= count
+
+
+def _whole_from_ms(plan: CandlePlan, walk: CandleWalk) -> int | None:
+    """From here on up all that was planned is answered, and shown; None: all of it."""
+    edges = [span.end_ms for span in (*walk.unshown, *plan.beyond)]
+    if walk.frontier_ms is not None:
+        edges.append(walk.frontier_ms)
+    return max(edges, default=None)

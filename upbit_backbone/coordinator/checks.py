@@ -1,62 +1,12 @@
-"""What an answer has to be before it is merged: a violation is told, never repaired."""
+"""What an answer of trades has to be before it is merged: a violation is told, never repaired."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
-
 from upbit_backbone.clock import epoch_ms, utc_datetime
-from upbit_backbone.coordinator.plan import Page
 from upbit_backbone.errors import ProtocolError
-from upbit_backbone.models import CandleSeries, Timeframe, Trade
-
-_PRICES = ("open", "high", "low", "close")
-
-
-def check_page(page: Page, series: CandleSeries, symbol: str, timeframe: Timeframe) -> None:
-    """Refuse a page of candles that cannot be what was asked for.
-
-    Raises:
-        ProtocolError: other candles, more than were asked, not ascending, off the grid, at or
-            after the page's end, or prices and amounts that contradict each other; the message
-            has the first such row.
-    """
-    what = f"candles of {symbol} {timeframe} before {utc_datetime(page.end_ms):%Y-%m-%dT%H:%M:%SZ}"
-    if (series.symbol, series.timeframe) != (symbol, timeframe):
-        raise ProtocolError(f"{what}: the answer has {series.symbol} {series.timeframe}")
-    if len(series) > page.rows:
-        raise ProtocolError(f"{what}: {page.rows} rows were asked for, {len(series)} came")
-    check_series(series, what)
-    if len(series) and int(series.time[-1]) >= page.end_ms:
-        raise ProtocolError(
-            f"{what}: the newest row lies at or after that time: {excerpt(series, len(series) - 1)}"
-        )
-
-
-def check_series(series: CandleSeries, what: str) -> None:
-    """Refuse candles that contradict themselves or each other.
-
-    Args:
-        series: Any number of candles.
-        what: Names them in the message.
-
-    Raises:
-        ProtocolError: not ascending, twice the same open time, off the timeframe's grid, a high
-            below or a low above another price, a price that is not above zero, an amount below.
-    """
-    if not len(series):
-        return
-    # Comparisons with NaN are False, so what is asked is whether all is well.
-    low, high = series.low, series.high
-    _refuse_first(series, what, series.time[1:] > series.time[:-1], "does not ascend", shift=1)
-    _refuse_first(series, what, _on_grid(series), f"is off the grid of {series.timeframe}")
-    sane = (low > 0) & (low <= series.open) & (low <= series.close)
-    sane &= (high >= series.open) & (high >= series.close) & (high < np.inf)
-    _refuse_first(series, what, sane, "has prices outside of its low and high")
-    amounts = (series.volume >= 0) & (series.value >= 0)
-    _refuse_first(series, what, amounts, "has an amount below zero")
+from upbit_backbone.models import Trade
 
 
 def check_trades(
@@ -93,30 +43,3 @@ def check_trades(
             )
     if len({trade.sequential_id for trade in trades}) < len(trades):
         raise ProtocolError(f"{what}: a page holds one of them twice")
-
-
-def excerpt(series: CandleSeries, index: int) -> str:
-    """One candle as a message shows it."""
-    prices = " ".join(f"{name} {getattr(series, name)[index]:.12g}" for name in _PRICES)
-    return (
-        f"{utc_datetime(int(series.time[index])):%Y-%m-%dT%H:%M:%SZ} {prices}"
-        f" volume {series.volume[index]:.12g}"
-    )
-
-
-def _refuse_first(
-    series: CandleSeries, what: str, good: npt.NDArray[np.bool_], why: str, *, shift: int = 0
-) -> None:
-    if np.count_nonzero(good) == len(good):
-        return
-    index = int(np.argmin(good)) + shift
-    raise ProtocolError(f"{what}: row {index} {why}: {excerpt(series, index)}")
-
-
-def _on_grid(series: CandleSeries) -> npt.NDArray[np.bool_]:
-    timeframe, time = series.timeframe, series.time
-    fixed_ms = timeframe.fixed_ms
-    if fixed_ms is None:
-        return np.array([timeframe.floor_ms(int(at)) == int(at) for at in time])
-    aligned: npt.NDArray[np.bool_] = (time - timeframe.floor_ms(0)) % fixed_ms == 0
-    return aligned

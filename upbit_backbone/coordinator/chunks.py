@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Self
 
+from upbit_backbone.candle_checks import check_series
 from upbit_backbone.clock import SECOND_MS, Clock, utc_datetime
 from upbit_backbone.coordinator.candles import CandleGatherer
-from upbit_backbone.coordinator.checks import check_series
 from upbit_backbone.coordinator.pages import Pages
 from upbit_backbone.coordinator.plan import TOO_OLD_SECONDS, UNCONFIRMED, Page
 from upbit_backbone.coordinator.progress import ProgressMeter
@@ -100,17 +100,15 @@ class Chunks:
 
     def pause(self) -> None:
         self._going.clear()
-        if not self._over:
-            self._enter("paused", "by whoever reads")
+        self._enter("paused", "by whoever reads")
 
     def resume(self) -> None:
         self._going.set()
-        if not self._over:
-            self._enter("running")
+        self._enter("running")
 
     def cancel(self) -> None:
-        if not self._over:
-            self._end_now(None, "cancelled")
+        self._end_now(None, "cancelled")
+        self._error = None
 
     def __aiter__(self) -> Self:
         return self
@@ -228,7 +226,8 @@ class Chunks:
     def _give(self, stretch: _Stretch, frontier_ms: int | None) -> None:
         """Hand the reader what is finished, and tell how far that is."""
         chunk = stretch.finished(frontier_ms)
-        if chunk is None:
+        # The workers learn of a cancel a turn of the loop later, and may have a page by then.
+        if chunk is None or self._over:
             return
         check_series(chunk, f"candles of {chunk.symbol} {chunk.timeframe}, merged")
         edge_ms = stretch.edge_ms
@@ -246,7 +245,7 @@ class Chunks:
         self._tell()
 
     def _enter(self, state: ProgressState, reason: str = "", until: datetime | None = None) -> None:
-        if self._meter.enter(state, reason, until):
+        if not self._over and self._meter.enter(state, reason, until):
             self._tell()
 
     def _tell(self) -> None:
@@ -270,7 +269,8 @@ class Chunks:
             return
         self._over, self._error = True, error
         self._news.set()
-        self._enter(state, reason)
+        if self._meter.enter(state, reason):
+            self._tell()
 
 
 class _Stretch:

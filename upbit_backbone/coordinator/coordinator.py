@@ -12,6 +12,7 @@ from upbit_backbone.coordinator.chunks import Chunks
 from upbit_backbone.coordinator.lists import ListGatherer
 from upbit_backbone.coordinator.pages import Pages
 from upbit_backbone.coordinator.trades import TradeGatherer
+from upbit_backbone.coordinator.turns import LowTurns
 from upbit_backbone.models import Market, Timeframe
 from upbit_backbone.protocol import (
     BackboneRequest,
@@ -42,6 +43,8 @@ class Coordinator:
         rng: Random,
         symbols_per_request: int | None = None,
         shedding: Callable[[], float | None] = _never_shedding,
+        turns: LowTurns | None = None,
+        retries: bool = True,
     ) -> None:
         """Take the store.
 
@@ -51,10 +54,19 @@ class Coordinator:
             rng: Chance, for the jitter of retries.
             symbols_per_request: How many tickers or books one request may name; None: all.
             shedding: The load, 0 to 100, while LOW has to wait for it; None: it may run.
+            turns: Of LOW pages, shared with the store's own; None: the coordinator's alone.
+            retries: Whether what failed is asked again.
         """
         self._below = below
         self._clock = clock
-        self._pages = Pages(below, clock=clock, rng=rng, shedding=shedding)
+        self._pages = Pages(
+            below,
+            clock=clock,
+            rng=rng,
+            shedding=shedding,
+            turns=LowTurns(clock) if turns is None else turns,
+            retries=retries,
+        )
         self._candles = CandleGatherer(below, self._pages, clock)
         self._trades = TradeGatherer(below, self._pages, clock)
         self._lists = ListGatherer(below, self._pages, clock, symbols_per_request)

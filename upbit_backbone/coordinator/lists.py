@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
-from typing import Any
 
 import msgspec
 
 from upbit_backbone.clock import Clock
-from upbit_backbone.coordinator.pages import Pages, own
+from upbit_backbone.coordinator.pages import PARALLEL_PAGES, Pages, own
 from upbit_backbone.coordinator.plan import counted, plan_lists
-from upbit_backbone.errors import BackboneError
+from upbit_backbone.errors import BackboneError, DeadlineError
 from upbit_backbone.protocol import BackboneRequest, BackboneResponse, DataSource
 
 
@@ -29,8 +29,7 @@ class ListGatherer:
     async def fetch(self, request: BackboneRequest) -> BackboneResponse:
         """As `Coordinator.fetch`: a tuple in the order of the symbols.
 
-        Several calls go one after another: the router would make one again of those that are
-        asked at once.
+        Several calls are under way at once, as pages are; those of LOW in turn.
 
         Raises:
             BackboneError: a call failed; ``error.partial`` has what the others gave, and the
@@ -38,28 +37,11 @@ class ListGatherer:
         """
         started = self._clock.monotonic()
         lists = plan_lists(request.symbols, self._symbols_per_request)
-        values: list[Any] = []
-        answers: list[BackboneResponse] = []
-        failure: BackboneError | None = None
-        lacking: list[str] = []
-        for symbols in lists:
-            part = request if len(lists) == 1 else msgspec.structs.replace(request, symbols=symbols)
-            try:
-                answer = await self._pages.retrier(
-                    partial(self._ask, part), deadline=request.deadline
-                )
-            except BackboneError as error:
-                if len(lists) == 1:
-                    raise
-                failure = failure or own(error)
-                lacking += symbols
-                continue
-            answers.append(answer)
-            values += answer.data
-        if failure is not None:
-            failure.args = (f"{failure.args[0]} (no answer for {', '.join(lacking)})",)
-            failure.partial = tuple(values) or None
-            raise failure
+        if len(lists) == 1:
+            answers = [await self._tried(request)]
+        else:
+            answers = await self._ask_all(request, lists)
+        values = [value for answer in answers for value in answer.data]
         metadata = answers[-1].metadata
         if len(lists) > 1:
             ages = [answer.metadata.age_s or 0.0 for answer in answers]
@@ -82,6 +64,50 @@ class ListGatherer:
             request.request_id,
         )
 
+    async def _ask_all(
+        self, request: BackboneRequest, lists: list[tuple[str, ...]]
+    ) -> list[BackboneResponse]:
+        """The answers in the order of the lists; all are asked, whichever fail."""
+        todo = iter(lists)
+        outcomes: dict[tuple[str, ...], BackboneResponse | BackboneError] = {}
+
+        async def work() -> None:
+            for symbols in todo:
+                part = msgspec.structs.replace(request, symbols=symbols)
+                try:
+                    outcomes[symbols] = await self._tried(part)
+                except BackboneError as error:
+                    outcomes[symbols] = error
+
+        late: BackboneError | None = None
+        try:
+            async with self._pages.within_deadline(request), asyncio.TaskGroup() as group:
+                for number in range(min(PARALLEL_PAGES, len(lists))):
+                    name = f"lists of {request.data_type.value}s, {number + 1}"
+                    group.create_task(work(), name=name)
+        except DeadlineError as error:
+            late = error
+        answers: list[BackboneResponse] = []
+        lacking: list[str] = []
+        failure: BackboneError | None = None
+        for symbols in lists:
+            outcome = outcomes.get(symbols, late)
+            assert outcome is not None
+            if isinstance(outcome, BackboneError):
+                failure = failure or own(outcome)
+                lacking += symbols
+            else:
+                answers.append(outcome)
+        if failure is not None:
+            failure.args = (f"{failure.args[0]} (no answer for {', '.join(lacking)})",)
+            failure.partial = tuple(value for one in answers for value in one.data) or None
+            raise failure
+        return answers
+
+    async def _tried(self, part: BackboneRequest) -> BackboneResponse:
+        return await self._pages.retrier(partial(self._ask, part), deadline=part.deadline)
+
     async def _ask(self, part: BackboneRequest) -> BackboneResponse:
+        await self._pages.admitted(part.priority)
         async with self._pages.turn(part):
             return await self._below.fetch(part)

@@ -11,8 +11,8 @@ from typing import Protocol
 
 import msgspec
 
+from upbit_backbone.candle_checks import check_page
 from upbit_backbone.clock import Clock, utc_datetime
-from upbit_backbone.coordinator.checks import check_page
 from upbit_backbone.coordinator.plan import Page
 from upbit_backbone.coordinator.retry import CALL, Patience, Retrier
 from upbit_backbone.coordinator.turns import MOST_IN_FLIGHT, LowTurns
@@ -56,6 +56,9 @@ class Unwatched:
     def waits_for_exchange(self, error: BackboneError, wait_s: float) -> None: ...
 
 
+UNWATCHED = Unwatched()
+
+
 class Pages:
     """Asks the layer below for pages, within what a priority may have in flight."""
 
@@ -66,6 +69,8 @@ class Pages:
         clock: Clock,
         rng: Random,
         shedding: Callable[[], float | None],
+        turns: LowTurns,
+        retries: bool = True,
     ) -> None:
         """Take what it works with.
 
@@ -74,12 +79,14 @@ class Pages:
             clock: The exchange's time.
             rng: Chance, for the jitter of retries.
             shedding: The load, 0 to 100, while LOW has to wait for it; None: it may run.
+            turns: Whose turn it is among all LOW callers.
+            retries: Whether what failed is asked again.
         """
         self._below = below
         self._clock = clock
         self._shedding = shedding
-        self._turns = LowTurns(clock)
-        self.retrier = Retrier(clock, rng)
+        self._turns = turns
+        self.retrier = Retrier(clock, rng, enabled=retries)
         self.sent = 0
 
     async def run(
@@ -106,7 +113,7 @@ class Pages:
             Why a page could not be had, after which no further one was begun (`DeadlineError` when
             the request's deadline came); None: all were had.
         """
-        work = _Work(self, request, walk, take, watcher or Unwatched(), patience)
+        work = _Work(self, request, walk, take, watcher or UNWATCHED, patience)
         workers = min(MOST_IN_FLIGHT if request.priority is Priority.LOW else PARALLEL_PAGES, most)
         try:
             async with self.within_deadline(request):
@@ -159,10 +166,16 @@ class Pages:
             )
         )
         assert request.timeframe is not None
-        check_page(page, response.data, request.symbols[0], request.timeframe)
+        check_page(
+            response.data,
+            symbol=request.symbols[0],
+            timeframe=request.timeframe,
+            rows=page.rows,
+            end_ms=page.end_ms,
+        )
         return response
 
-    async def admitted(self, priority: Priority, watcher: Watcher) -> None:
+    async def admitted(self, priority: Priority, watcher: Watcher = UNWATCHED) -> None:
         """Give way: to whoever pauses this load, and LOW to a load that others suffer from."""
         await watcher.may_go_on()
         while priority is Priority.LOW and (load := self._shedding()) is not None:
@@ -239,7 +252,8 @@ class _Work:
 
 def own(error: BackboneError) -> BackboneError:
     """This call's copy: callers who share a request get one error, and each adds to its own."""
-    copy = type(error).__new__(type(error), *error.args)
+    copy = type(error).__new__(type(error))
+    copy.args = error.args  # a `TimeoutError` would not take them from `__new__`
     copy.__dict__.update(error.__dict__)
     copy.__cause__ = error
     return copy

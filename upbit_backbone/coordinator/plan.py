@@ -10,10 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from upbit_backbone.clock import DAY_MS, SECOND_MS, epoch_ms, utc_datetime
+from upbit_backbone.clock import DAY_MS, epoch_ms, utc_datetime
 from upbit_backbone.coordinator.ranges import Range, periods_between
 from upbit_backbone.models import Span, Timeframe
 from upbit_backbone.protocol import MAX_PAGE_CANDLES
+from upbit_backbone.trade_pages import OLDEST_DAY, TOO_OLD, page_end_ms
 
 UNCONFIRMED = "unconfirmed"
 """Why a span stays unknown of which the exchange showed nothing, until a second reading agrees."""
@@ -21,10 +22,6 @@ SECONDS_DEPTH_MS = 93 * DAY_MS
 """Candles of a second are kept for about three months
 (https://docs.upbit.com/kr/reference/list-candles-seconds): none of more than that is asked for."""
 TOO_OLD_SECONDS = "the exchange keeps candles of one second for three months: ask for 1m instead"
-OLDEST_TRADE_DAY = 7
-"""How many UTC days back trades are kept
-(https://docs.upbit.com/kr/reference/list-pair-trades)."""
-TOO_OLD_TRADES = f"the exchange keeps trades for {OLDEST_TRADE_DAY} days: ask for candles instead"
 _SHOWN_HOLES = 5
 
 
@@ -143,11 +140,7 @@ class TradePlan:
     def __str__(self) -> str:
         """For people: ``"trades of 3 days: 2025-09-13 … 2025-09-15"``."""
         days = [f"{utc_datetime(day * DAY_MS):%Y-%m-%d}" for day in self.days]
-        return (
-            f"trades of {counted(len(days), 'day')}: {days[-1]} … {days[0]}"
-            if days
-            else TOO_OLD_TRADES
-        )
+        return f"trades of {counted(len(days), 'day')}: {days[-1]} … {days[0]}" if days else TOO_OLD
 
 
 def plan_trades(start_ms: int | None, end_ms: int | None, *, now_ms: int) -> TradePlan:
@@ -159,21 +152,19 @@ def plan_trades(start_ms: int | None, end_ms: int | None, *, now_ms: int) -> Tra
         now_ms: The exchange's time.
     """
     upper_ms = now_ms + 1 if end_ms is None else min(end_ms, now_ms + 1)
-    kept_day = now_ms // DAY_MS - OLDEST_TRADE_DAY
+    kept_day = now_ms // DAY_MS - OLDEST_DAY
     kept_ms = kept_day * DAY_MS
     oldest_day, beyond = kept_day, None
     if start_ms is not None:
         oldest_day = max(kept_day, start_ms // DAY_MS)
         if start_ms < kept_ms:
             beyond = Range(start_ms, min(kept_ms, upper_ms))
-    # The exchange floors an end to the second; that of the day is the next one's first.
-    to_ms = -(-upper_ms // SECOND_MS) * SECOND_MS
     return TradePlan(
         start_ms,
         upper_ms,
         (upper_ms - 1) // DAY_MS,
         oldest_day,
-        None if end_ms is None or to_ms % DAY_MS == 0 else to_ms,
+        None if end_ms is None else page_end_ms(upper_ms),
         beyond,
     )
 

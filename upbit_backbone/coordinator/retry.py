@@ -41,9 +41,17 @@ class Retrier:
     The waits come from the injected chance and the error's own `retry_after_s`.
     """
 
-    def __init__(self, clock: Clock, rng: Random) -> None:
+    def __init__(self, clock: Clock, rng: Random, *, enabled: bool = True) -> None:
+        """Take time and chance.
+
+        Args:
+            clock: The exchange's time.
+            rng: Chance, for the jitter.
+            enabled: Whether anything is repeated at all.
+        """
         self._clock = clock
         self._rng = rng
+        self._enabled = enabled
         self.retries = 0
 
     async def __call__(
@@ -70,7 +78,7 @@ class Retrier:
         def worth(state: RetryCallState) -> bool:
             nonlocal failures
             error = _error_of(state)
-            if not isinstance(error, TransportError | RateLimitedError):
+            if not (self._enabled and isinstance(error, TransportError | RateLimitedError)):
                 return False
             wait_s = error.retry_after_s or 0.0
             told = isinstance(error, RateLimitedError) and error.retry_after_s is not None

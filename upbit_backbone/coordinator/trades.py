@@ -6,16 +6,10 @@ from functools import partial
 
 import msgspec
 
-from upbit_backbone.clock import DAY_MS, Clock, epoch_ms, utc_datetime
+from upbit_backbone.clock import Clock, epoch_ms, utc_datetime
 from upbit_backbone.coordinator.checks import check_trades
 from upbit_backbone.coordinator.pages import Pages, own
-from upbit_backbone.coordinator.plan import (
-    OLDEST_TRADE_DAY,
-    TOO_OLD_TRADES,
-    TradePlan,
-    counted,
-    plan_trades,
-)
+from upbit_backbone.coordinator.plan import TradePlan, counted, plan_trades
 from upbit_backbone.coordinator.ranges import unknown
 from upbit_backbone.errors import BackboneError, DataUnavailableError
 from upbit_backbone.models import Span, Trade
@@ -27,10 +21,13 @@ from upbit_backbone.protocol import (
     DataSource,
     Reach,
 )
-
-NEAR_MIDNIGHT_MS = 10_000
-"""Clocks are a little apart, and a request may wait for its limit: so near to midnight the
-exchange may count its days from another one than we do."""
+from upbit_backbone.trade_pages import (
+    LATE_BY_MS,
+    TOO_OLD,
+    TradeQuestion,
+    TradeWalk,
+    reached_ms,
+)
 
 
 class _Found:
@@ -40,15 +37,15 @@ class _Found:
         self._plan = plan
         self.trades: dict[int, Trade] = {}
         self.low_ms = plan.end_ms
-        """How far down the pages reached."""
+        """How far down the pages reached; late trades may still come from below."""
         self.pages = 0
 
     def take(self, page: tuple[Trade, ...]) -> None:
         start_ms, end_ms = self._plan.start_ms, self._plan.end_ms
         self.pages += 1
+        self.low_ms = min(self.low_ms, reached_ms(page))
         for trade in page:
             at_ms = epoch_ms(trade.exchange_time)
-            self.low_ms = min(self.low_ms, at_ms)
             if at_ms < end_ms and (start_ms is None or at_ms >= start_ms):
                 self.trades[trade.sequential_id] = trade
 
@@ -83,8 +80,8 @@ class TradeGatherer:
             asked_ms = plan.end_ms - 1 if request.start_ms is None else request.start_ms
             raise DataUnavailableError(
                 f"trades of {utc_datetime(asked_ms):%Y-%m-%d %H:%M} UTC are not to be had:"
-                f" {TOO_OLD_TRADES}",
-                missing=(unknown(request.start_ms, plan.end_ms, TOO_OLD_TRADES),),
+                f" {TOO_OLD}",
+                missing=(unknown(request.start_ms, plan.end_ms, TOO_OLD),),
             )
         found = _Found(plan)
         error: BackboneError | None = None
@@ -96,14 +93,14 @@ class TradeGatherer:
         trades = found.answer(request.count)
         missing: list[Span] = []
         if plan.beyond is not None:
-            missing.append(unknown(*plan.beyond, TOO_OLD_TRADES))
+            missing.append(unknown(*plan.beyond, TOO_OLD))
         if error is not None:
             # Of the oldest millisecond there may be more.
             low_ms = plan.start_ms if plan.beyond is None else plan.beyond.end_ms
             up_to_ms = min(found.low_ms + 1, plan.end_ms)
             missing.append(unknown(low_ms, up_to_ms, str(error)))
         elif plan.beyond is not None:
-            error = DataUnavailableError(TOO_OLD_TRADES)
+            error = DataUnavailableError(TOO_OLD)
         if error is not None and not trades:
             error.missing = tuple(missing)
             raise error
@@ -125,67 +122,45 @@ class TradeGatherer:
     async def _walk(self, request: BackboneRequest, plan: TradePlan, found: _Found) -> None:
         """Walk the days; a count without a start needs no more than so many trades."""
         at_most = request.count if plan.start_ms is None else None
-        to_ms = plan.to_ms
-        for day in plan.days:
-            cursor: int | None = None
-            while at_most is None or len(found.trades) < at_most:
-                size = MAX_PAGE_TRADES
-                if at_most is not None:
-                    size = min(size, at_most - len(found.trades))
-                page = await self._page(request, day, size=size, cursor=cursor, to_ms=to_ms)
+        walk = TradeWalk(plan.newest_day, plan.oldest_day, to_ms=plan.to_ms)
+        while at_most is None or len(found.trades) < at_most:
+            question = walk.next(self._clock.now_ms())
+            if question is None:
+                return
+            size = MAX_PAGE_TRADES
+            if at_most is not None:
+                size = min(size, at_most - len(found.trades))
+            page = await self._page(request, question, size)
+            if walk.take(page):
+                check_trades(
+                    page,
+                    request.symbols[0],
+                    asked=size,
+                    cursor=question.cursor,
+                    before_ms=question.to_ms,
+                )
                 found.take(page)
-                if not page:
-                    # Only an empty page ends a day: a short one was seen to lack rows.
-                    break
-                if plan.start_ms is not None and found.low_ms < plan.start_ms:
+                if plan.start_ms is not None and found.low_ms < plan.start_ms - LATE_BY_MS:
                     return
-                cursor, to_ms = page[-1].sequential_id, None
-            to_ms = None
 
     async def _page(
-        self,
-        request: BackboneRequest,
-        day: int,
-        *,
-        size: int,
-        cursor: int | None,
-        to_ms: int | None,
+        self, request: BackboneRequest, question: TradeQuestion, size: int
     ) -> tuple[Trade, ...]:
-        """A page of one UTC day, newest first; 00:00 UTC may pass before it is answered."""
-        page: tuple[Trade, ...] = ()
-        for days_ago in self._names_of(day):
-            asked = msgspec.structs.replace(
-                request,
-                start_time=None,
-                end_time=None if to_ms is None else utc_datetime(to_ms),
-                count=size,
-                cursor=cursor,
-                days_ago=days_ago or None,
-                reach=Reach.ANYWHERE,
-            )
-            page = await self._pages.retrier(partial(self._ask, asked), deadline=request.deadline)
-            if page and epoch_ms(page[0].exchange_time) // DAY_MS == day:
-                check_trades(page, request.symbols[0], asked=size, cursor=cursor, before_ms=to_ms)
-                return page
-        return ()
+        asked = msgspec.structs.replace(
+            request,
+            start_time=None,
+            end_time=None if question.to_ms is None else utc_datetime(question.to_ms),
+            count=size,
+            cursor=question.cursor,
+            days_ago=question.days_ago,
+            reach=Reach.ANYWHERE,
+        )
+        return await self._pages.retrier(partial(self._ask, asked), deadline=request.deadline)
 
     async def _ask(self, asked: BackboneRequest) -> tuple[Trade, ...]:
+        await self._pages.admitted(asked.priority)
         async with self._pages.turn(asked):
             self._pages.sent += 1
             response = await self._below.fetch(asked)
         trades: tuple[Trade, ...] = response.data
         return trades
-
-    def _names_of(self, day: int) -> list[int]:
-        """How many days ago a day may be for the exchange, the likeliest by our clock first.
-
-        Should midnight pass between two questions, the second is the right one.
-        """
-        now_ms = self._clock.now_ms()
-        likely = now_ms // DAY_MS - day
-        others = {
-            (now_ms + shift) // DAY_MS - day for shift in (-NEAR_MIDNIGHT_MS, NEAR_MIDNIGHT_MS)
-        }
-        return [
-            name for name in (likely, *sorted(others - {likely})) if 0 <= name <= OLDEST_TRADE_DAY
-        ]

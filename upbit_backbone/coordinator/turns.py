@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 
@@ -18,14 +19,16 @@ class TurnKeeper:
     """Lets one page go at a time; a second one only while a page takes longer than the spacing.
 
     So an exchange that is far away costs no throughput, and one that is near never sees two.
-    Plain bookkeeping: the caller passes `now`. Whoever had its last turn longest ago is next.
+    Plain bookkeeping: the caller passes `now`. Next is who had its last turn, or came for the
+    first time, longest ago: a stream of newcomers keeps nobody who comes again from its turn.
     """
 
     def __init__(self, spacing_s: float = LOW_SPACING_S) -> None:
         self._spacing_s = spacing_s
         self._in_flight = 0
         self._last_begun_s = float("-inf")
-        self._served: dict[Hashable, int] = {}
+        self._ranks: OrderedDict[Hashable, int] = OrderedDict()
+        """How many turns there had been when a caller had its last one; the latest last."""
         self._count = 0
 
     def wait_s(self, now: float) -> float | None:
@@ -36,26 +39,36 @@ class TurnKeeper:
             return None
         return max(0.0, self._last_begun_s + self._spacing_s - now)
 
+    def join(self, caller: Hashable) -> None:
+        """Take that somebody wants a turn: a newcomer ranks just before who had the last one."""
+        if caller not in self._ranks:
+            self._remember(caller, self._count - 1)
+
     def rank(self, caller: Hashable) -> int:
         """Who has the lowest is next."""
-        return self._served.get(caller, -1)
+        # Who was forgotten came, or had a turn, before all others.
+        return self._ranks.get(caller, -1)
 
     def begin(self, caller: Hashable, now: float) -> None:
         """Count a page that goes now."""
         self._in_flight += 1
         self._last_begun_s = now
         self._count += 1
-        if len(self._served) >= _ENOUGH_REMEMBERED:
-            self._served.clear()
-        self._served[caller] = self._count
+        self._remember(caller, self._count)
 
     def end(self) -> None:
         """Count a page that is over, however it ended."""
         self._in_flight -= 1
 
+    def _remember(self, caller: Hashable, rank: int) -> None:
+        self._ranks[caller] = rank
+        self._ranks.move_to_end(caller)
+        if len(self._ranks) > _ENOUGH_REMEMBERED:
+            self._ranks.popitem(last=False)
+
 
 class LowTurns:
-    """Waits for turns."""
+    """Waits for turns. One for the whole service: the store's own pages take theirs too."""
 
     def __init__(self, clock: Clock, spacing_s: float = LOW_SPACING_S) -> None:
         self._clock = clock
@@ -67,6 +80,7 @@ class LowTurns:
         """Hold one of the turns; `caller` tells whose pages belong together."""
         mine = (caller, asyncio.Event())
         self._waiting.append(mine)
+        self._keeper.join(caller)
         try:
             while not self._may_go(mine):
                 await self._look_again(mine)

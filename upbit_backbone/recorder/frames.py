@@ -12,61 +12,9 @@ from typing import NamedTuple
 import msgspec
 
 from upbit_backbone.recorder.records import StreamForm
+from upbit_backbone.short_keys import SHORT_DATES, SHORT_KEYS
 
-_SHORT_KEYS: Mapping[str, str] = {
-    "type": "ty",
-    "code": "cd",
-    "timestamp": "tms",
-    "stream_type": "st",
-    "opening_price": "op",
-    "high_price": "hp",
-    "low_price": "lp",
-    "trade_price": "tp",
-    "prev_closing_price": "pcp",
-    "acc_trade_price": "atp",
-    "acc_trade_volume": "atv",
-    "acc_trade_price_24h": "atp24h",
-    "acc_trade_volume_24h": "atv24h",
-    "change": "c",
-    "change_price": "cp",
-    "change_rate": "cr",
-    "signed_change_price": "scp",
-    "signed_change_rate": "scr",
-    "ask_bid": "ab",
-    "trade_volume": "tv",
-    "trade_time": "ttm",
-    "trade_timestamp": "ttms",
-    "acc_ask_volume": "aav",
-    "acc_bid_volume": "abv",
-    "highest_52_week_price": "h52wp",
-    "highest_52_week_date": "h52wdt",
-    "lowest_52_week_price": "l52wp",
-    "lowest_52_week_date": "l52wdt",
-    "market_state": "ms",
-    "is_trading_suspended": "its",
-    "delisting_date": "dd",
-    "market_warning": "mw",
-    "sequential_id": "sid",
-    "best_ask_price": "bap",
-    "best_ask_size": "bas",
-    "best_bid_price": "bbp",
-    "best_bid_size": "bbs",
-    "total_ask_size": "tas",
-    "total_bid_size": "tbs",
-    "orderbook_units": "obu",
-    "ask_price": "ap",
-    "bid_price": "bp",
-    "ask_size": "as",
-    "bid_size": "bs",
-    "level": "lv",
-    "candle_date_time_utc": "cdttmu",
-    "candle_date_time_kst": "cdttmk",
-    "candle_acc_trade_volume": "catv",
-    "candle_acc_trade_price": "catp",
-}
-_FULL_KEYS: Mapping[str, str] = {short: full for full, short in _SHORT_KEYS.items()}
-# The one key whose short form depends on the type.
-_SHORT_DATE = {"ticker": "tdt", "trade": "td"}
+_FULL_KEYS: Mapping[str, str] = {short: full for full, short in SHORT_KEYS.items()}
 _UNITS = ("orderbook_units", "obu")
 _STREAM_TYPES = ("stream_type", "st")
 
@@ -163,8 +111,8 @@ def _renamed(members: dict[str, msgspec.Raw], names: Mapping[str, str]) -> dict[
 
 
 def _short_names(kind: str) -> Mapping[str, str]:
-    return {**_SHORT_KEYS, "trade_date": _SHORT_DATE.get(kind, "td")}
+    return {**SHORT_KEYS, "trade_date": SHORT_DATES.get(kind, "td")}
 
 
 def _full_names() -> Mapping[str, str]:
-    return {**_FULL_KEYS, **dict.fromkeys(_SHORT_DATE.values(), "trade_date")}
+    return {**_FULL_KEYS, **dict.fromkeys(SHORT_DATES.values(), "trade_date")}

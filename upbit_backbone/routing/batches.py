@@ -4,6 +4,8 @@ A screener asks for 289 tickers with as many calls; the exchange answers them in
 codes gather until the next turn of the loop and then leave together. Whoever asks for a code
 that is on its way joins it. A CRITICAL caller does not wait for others: its codes leave at
 once and alone, and their answer serves those who were waiting for the same ones.
+
+How many codes one request may name is a promise about the wire: it holds whoever asked for them.
 """
 
 from __future__ import annotations
@@ -68,9 +70,13 @@ class Batches(Generic[Held]):
     in halves, so that one bad code fails only its own caller.
     """
 
-    def __init__(self, tasks: TaskOwner, send: Send[Held]) -> None:
+    def __init__(
+        self, tasks: TaskOwner, send: Send[Held], *, codes_per_request: int | None = None
+    ) -> None:
+        """Take what sends, and how many codes one request may name; None: all that are asked."""
         self._tasks = tasks
         self._send: Send[Held] = send
+        self._codes_per_request = codes_per_request
         self._calls: dict[str, set[_Call[Held]]] = {}
         self._flights: dict[str, _Flight] = {}
         self._gathering: dict[str, None] = {}
@@ -106,8 +112,7 @@ class Batches(Generic[Held]):
         if priority is Priority.CRITICAL:
             for code in free:
                 self._gathering.pop(code, None)
-            if free:
-                self._launch(tuple(free), Ticket(priority))
+            self._launch_all(free, priority)
             return
         if free and not self._gathering:
             asyncio.get_running_loop().call_soon(self._depart)
@@ -120,8 +125,12 @@ class Batches(Generic[Held]):
 
     def _depart(self) -> None:
         codes, self._gathering = tuple(self._gathering), {}
-        if codes:
-            self._launch(codes, Ticket(self._urgency))
+        self._launch_all(codes, self._urgency)
+
+    def _launch_all(self, codes: Sequence[str], priority: Priority) -> None:
+        size = self._codes_per_request or max(1, len(codes))
+        for at in range(0, len(codes), size):
+            self._launch(tuple(codes[at : at + size]), Ticket(priority))
 
     def _launch(self, codes: tuple[str, ...], ticket: Ticket) -> None:
         flight = _Flight(codes, ticket)

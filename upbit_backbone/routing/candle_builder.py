@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from upbit_backbone.clock import epoch_ms, utc_datetime
+from upbit_backbone.clock import MINUTE_MS, epoch_ms, utc_datetime
 from upbit_backbone.models import (
     CLOSE_GRACE_MS,
     Candle,
@@ -15,6 +15,10 @@ from upbit_backbone.models import (
     Timeframe,
     Trade,
 )
+
+REVISABLE_MS = 10 * MINUTE_MS
+"""A closed candle takes late trades so long after its end, the newest one until another closes:
+so long is known which trades were delivered already (600 candles of a second at most)."""
 
 
 @dataclass(slots=True)
@@ -53,14 +57,17 @@ class CandleBuilder:
 
     A candle is built only when all of it was seen: from a `seed` read by REST, or from the
     period's beginning. It closes by exchange time plus a grace, never by the next trade. A
-    late trade for a candle just closed revises it.
+    late trade revises its candle, also when others have closed since; one in a period in which
+    nobody seemed to have traded makes a candle that is closed at once.
     """
 
     def __init__(self, symbol: str, timeframe: Timeframe) -> None:
         self._symbol = symbol
         self._timeframe = timeframe
         self._forming: dict[int, _Forming] = {}
-        self._closed: _Forming | None = None
+        self._closed: dict[int, _Forming] = {}
+        self._looked_ms: float = -math.inf
+        self._over_to_ms: float = -math.inf
         self._whole_from_ms: float = math.inf
         self._counted_to_ms = -1
 
@@ -70,10 +77,8 @@ class CandleBuilder:
         Trades up to the stamp are in the page already and are not counted again; those
         that came since `now_ms` must follow.
         """
-        self._forming.clear()
-        self._closed = None
+        self._begin_anew()
         self._whole_from_ms = self._timeframe.floor_ms(now_ms)
-        self._counted_to_ms = -1
         if not len(page):
             return []
         open_ms = int(page.time[-1])
@@ -128,25 +133,21 @@ class CandleBuilder:
                 whole.add(trade, at_ms)
         # What is read back later lies in it already.
         self._counted_to_ms = max(self._counted_to_ms, counted_to_ms)
-        if self._closed is not None and self._closed.open_ms == open_ms:
-            if whole.is_like(self._closed):
-                return []
-            self._closed = whole
-            return [self._candle(whole, "revised")]
-        held = self._forming.get(open_ms)
+        held = self._closed.get(open_ms) or self._forming.get(open_ms)
         if open_ms < self._whole_from_ms or (held is not None and whole.is_like(held)):
             return []
-        if held is None and self._closed is not None and open_ms < self._closed.open_ms:
-            return []  # it was over, and another after it
+        if open_ms < self._over_to_ms:
+            if not self._is_revisable(open_ms):
+                return []
+            self._closed[open_ms] = whole
+            return [self._candle(whole, "closed" if held is None else "revised")]
         self._forming[open_ms] = whole
         return [self._candle(whole, "forming")]
 
     def begin_next(self, now_ms: int) -> None:
         """Begin with the candle after the one at `now_ms`: all of it will be seen."""
-        self.interrupt()
-        self._closed = None
+        self._begin_anew()
         self._whole_from_ms = self._timeframe.next_ms(self._timeframe.floor_ms(now_ms))
-        self._counted_to_ms = -1
 
     def sees_whole(self, now_ms: int) -> bool:
         """Whether the candle of this moment is being built from its beginning, or a seed."""
@@ -173,37 +174,60 @@ class CandleBuilder:
         open_ms = self._timeframe.floor_ms(trade_ms)
         if open_ms < self._whole_from_ms or trade_ms <= self._counted_to_ms:
             return []
-        if self._closed is not None and open_ms == self._closed.open_ms:
-            self._closed.add(trade, trade_ms)
-            return [self._candle(self._closed, "revised")]
-        if self._closed is not None and open_ms < self._closed.open_ms:
+        over = open_ms < self._over_to_ms
+        if over and not self._is_revisable(open_ms):
             return []
-        forming = self._forming.get(open_ms)
-        if forming is None:
+        held = self._closed if over else self._forming
+        state: CandleState = "revised" if over else "forming"
+        candle = held.get(open_ms)
+        if candle is None:
+            state = "closed" if over else "forming"
             price = trade.price
             value = price * trade.volume
-            forming = _Forming(
+            candle = _Forming(
                 open_ms, price, price, price, price, trade.volume, value, trade_ms, trade_ms
             )
-            self._forming[open_ms] = forming
+            held[open_ms] = candle
         else:
-            forming.add(trade, trade_ms)
-        return [self._candle(forming, "forming")]
+            candle.add(trade, trade_ms)
+        return [self._candle(candle, state)]
 
     def close_due(self, now_ms: int) -> list[Candle]:
         """Close what ended more than the grace before `now_ms`, oldest first."""
+        self._looked_ms = max(self._looked_ms, now_ms)
+        self._over_to_ms = max(self._over_to_ms, self._timeframe.floor_ms(now_ms - CLOSE_GRACE_MS))
         closed = []
         for open_ms in sorted(self._forming):
-            if self._timeframe.next_ms(open_ms) + CLOSE_GRACE_MS > now_ms:
+            if open_ms >= self._over_to_ms:
                 break
-            self._closed = self._forming.pop(open_ms)
-            closed.append(self._candle(self._closed, "closed"))
+            self._closed[open_ms] = self._forming.pop(open_ms)
+            closed.append(self._candle(self._closed[open_ms], "closed"))
+        if closed:
+            self._forget_old()
         return closed
 
     def next_close_ms(self, now_ms: int) -> int:
         """When `close_due` has something to do at the latest, exchange time."""
         first = min(self._forming, default=self._timeframe.floor_ms(now_ms))
         return self._timeframe.next_ms(first) + CLOSE_GRACE_MS
+
+    def _begin_anew(self) -> None:
+        self.interrupt()
+        self._closed.clear()
+        self._looked_ms = self._over_to_ms = -math.inf
+        self._counted_to_ms = -1
+
+    def _forget_old(self) -> None:
+        for open_ms in sorted(self._closed):
+            if self._is_revisable(open_ms):
+                return
+            del self._closed[open_ms]
+
+    def _is_revisable(self, open_ms: int) -> bool:
+        """Whether a period that is over still takes late trades."""
+        if open_ms == max(self._closed, default=None):
+            return True
+        return self._looked_ms - self._timeframe.next_ms(open_ms) < REVISABLE_MS
 
     def _candle(self, forming: _Forming, state: CandleState) -> Candle:
         return Candle(

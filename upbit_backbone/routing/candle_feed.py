@@ -7,11 +7,11 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from upbit_backbone.clock import Clock
-from upbit_backbone.errors import BackboneError, ClosedError, RateLimitedError, TransportError
+from upbit_backbone.errors import BackboneError, ClosedError
 from upbit_backbone.models import CLOSE_GRACE_MS, CandleSeries, Gap, Trade
 from upbit_backbone.protocol import Whole
+from upbit_backbone.reader import Reader
 from upbit_backbone.routing.candle_builder import CandleBuilder
-from upbit_backbone.routing.reader import Reader
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +19,8 @@ LOOK_AGAIN_S = 0.5
 """Longest wait for a candle's end: the wall clock may be set meanwhile, and qasync keeps the
 timer of a cancelled wait (one a trade) until it fires, in at most 24 days (32 bits of ms)."""
 SEED_AGAIN_S = 5.0
-"""A day's candle must not wait for tomorrow because one request failed."""
+"""A day's candle must not wait for tomorrow because one request failed; twice as long each time."""
+MAX_SEED_AGAIN_S = 60.0
 READ_AGAIN_S = 2.5
 """After the seed: by then REST knows all trades from before the stream was in force."""
 ReadPage = Callable[[int], Awaitable[tuple[CandleSeries, int | None]]]
@@ -72,10 +73,12 @@ class CandleFeed:
             while self._out.state != "closed":
                 await self._trades.confirmed()
                 self._builder.begin_next(self._clock.now_ms())
-                interrupted = False
+                interrupted, pause_s = False, SEED_AGAIN_S
                 while not interrupted:
-                    seed_again_s = None if await self._seed() else SEED_AGAIN_S
-                    interrupted = await self._follow(seed_again_s)
+                    interrupted = await self._follow(None if await self._seed() else pause_s)
+                    pause_s = min(2 * pause_s, MAX_SEED_AGAIN_S)
+                # The next seed tells of the same period once more: what was whole has ended.
+                self._whole_from_ms = self._told_to_ms = -1
         except BackboneError as error:
             self._out.fail(error)
         finally:
@@ -100,7 +103,8 @@ class CandleFeed:
             self._out.mark(
                 "confirmed", f"from the next candle on: the forming one was not read ({error})"
             )
-            return not isinstance(error, TransportError | RateLimitedError)
+            # One garbled answer, or one 404, says nothing of the next.
+            return isinstance(error, ClosedError)
         for candle in self._builder.seed(page, stamp_ms, asked_ms):
             self._out.push(candle)
         self._seeded_ms, self._again_s = asked_ms, self._clock.monotonic() + READ_AGAIN_S

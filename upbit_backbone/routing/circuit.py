@@ -35,12 +35,22 @@ class Circuit:
         clock: The exchange's time.
         file: Where the end of a block is kept; None: nowhere.
         budget: What all programs of this user on this machine share: a block holds for all.
+        enabled: Whether a block is obeyed. Else every request tries, and this program keeps what
+            it is told to itself.
     """
 
-    def __init__(self, clock: Clock, file: Path | None, budget: SharedBudget | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        file: Path | None,
+        budget: SharedBudget | None = None,
+        *,
+        enabled: bool = True,
+    ) -> None:
         self._clock = clock
         self._file = file
-        self._budget = budget
+        self._budget = budget if enabled else None
+        self._enabled = enabled
         self._until_s = self._opened_s = float("-inf")
         self._noting = asyncio.Lock()
         self._unnamed = 0
@@ -50,6 +60,10 @@ class Circuit:
     @property
     def left_s(self) -> float:
         """Seconds until requests may be sent; 0.0: now."""
+        return self._told_left_s if self._enabled else 0.0
+
+    @property
+    def _told_left_s(self) -> float:
         told_s = 0.0 if self._budget is None else self._budget.ban_left_s
         return max(told_s, self._until_s - self._clock.monotonic(), 0.0)
 
@@ -85,7 +99,7 @@ class Circuit:
         now = self._clock.monotonic()
         self.blocks += self.left_s == 0
         self._until_s, self._opened_s = max(self._until_s, now + seconds), now
-        logger.warning("the exchange blocks this address for %.0f s (418)", self.left_s)
+        logger.warning("the exchange blocks this address for %.0f s (418)", self._told_left_s)
 
     def answered(self, sent_s: float) -> None:
         """A request sent at `sent_s` was answered: then no block was in force."""
@@ -104,7 +118,7 @@ class Circuit:
             await self._budget.note_ban(self.left_s)
         if self._file is None:
             return
-        noted = _Noted(self._clock.now_ms() + round(self.left_s * 1_000))
+        noted = _Noted(self._clock.now_ms() + round(self._told_left_s * 1_000))
         try:
             async with self._noting:
                 await asyncio.to_thread(_write, self._file, msgspec.json.encode(noted))

@@ -73,9 +73,17 @@ class Backoff:
 class Failover:
     """The state machine of the stream. Decides; opens, closes and polls nothing itself."""
 
-    def __init__(self, clock: Clock, rng: Random) -> None:
+    def __init__(self, clock: Clock, rng: Random, *, may_poll: bool = True) -> None:
+        """Begin idle.
+
+        Args:
+            clock: The exchange's time.
+            rng: Chance, for the backoff.
+            may_poll: Whether REST may stand in for a stream that is away.
+        """
         self._clock = clock
         self._backoff = Backoff(rng)
+        self._may_poll = may_poll
         self._live_since_s: float | None = None
         self._lost_s: float | None = None
         self._suspect_again_s = SUSPECT_AGAIN_S
@@ -144,7 +152,7 @@ class Failover:
         """Seconds until `poll` may say so; None: not as things stand."""
         if self.state == "polling":
             return 0.0
-        if self.state != "reconnecting" or self._lost_s is None:
+        if self.state != "reconnecting" or self._lost_s is None or not self._may_poll:
             return None
         return max(0.0, self._lost_s + POLL_AFTER_S - self._clock.monotonic())
 

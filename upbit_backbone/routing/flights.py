@@ -89,7 +89,8 @@ class Flights:
 
 def twin(error: BackboneError) -> BackboneError:
     """A waiter's own copy: upper layers add to it what exists of their answer."""
-    twin = type(error).__new__(type(error), *error.args)
+    twin = type(error).__new__(type(error))
+    twin.args = error.args  # a `TimeoutError` would not take them from `__new__`
     twin.__dict__.update(error.__dict__)
     twin.__cause__ = error.__cause__
     return twin.with_traceback(error.__traceback__)

@@ -21,8 +21,8 @@ from upbit_backbone.errors import (
 )
 from upbit_backbone.models import Gap, GapState
 from upbit_backbone.protocol import Priority
+from upbit_backbone.reader import Reader
 from upbit_backbone.routing.failover import Backoff
-from upbit_backbone.routing.reader import Reader
 from upbit_backbone.routing.rest_channel import RestChannel
 from upbit_backbone.routing.trade_history import walk_back
 from upbit_backbone.routing.trade_stream import REST_LAG_MS, TradeGap, TradeStream

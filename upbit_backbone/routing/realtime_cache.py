@@ -230,6 +230,13 @@ class RealtimeCache:
             if not entry.watched and now - entry.received_s > ttl_s:
                 self._drop(entry)
 
+    def forget_unwatched(self) -> int:
+        """Free what no stream brings; tells how many values that were."""
+        unwatched = [entry for entry in self._all() if not entry.watched]
+        for entry in unwatched:
+            self._drop(entry)
+        return len(unwatched)
+
     def _all(self) -> list[_Entry]:
         return [entry for entries in self._entries.values() for entry in entries.values()]
 

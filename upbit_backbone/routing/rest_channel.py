@@ -68,6 +68,7 @@ class RestChannel:
         critical_reserve: int,
         budget: SharedBudget | None,
         on_answer: Callable[[float, bool], None],
+        symbols_per_request: int | None = None,
     ) -> None:
         """Take what it works with.
 
@@ -80,6 +81,7 @@ class RestChannel:
             critical_reserve: Grants of each window that only CRITICAL may take.
             budget: What all programs of this user on this machine share.
             on_answer: Told how many milliseconds each request took, and whether it was answered.
+            symbols_per_request: How many tickers or books one request may name; None: all.
         """
         self._on_answer = on_answer
         self._adapter = adapter
@@ -88,8 +90,11 @@ class RestChannel:
         self._tasks = tasks
         self._clock = clock
         self._flights = Flights(tasks)
-        self._ticker_batches = Batches(tasks, self._send_tickers)
-        self._book_batches = Batches(tasks, self._send_books)
+        self._symbols_per_request = symbols_per_request
+        self._ticker_batches = Batches(
+            tasks, self._send_tickers, codes_per_request=symbols_per_request
+        )
+        self._book_batches = Batches(tasks, self._send_books, codes_per_request=symbols_per_request)
         self._limiters = {
             group: RateLimiter(
                 RateWindow(
@@ -252,7 +257,8 @@ class RestChannel:
     async def _send_tickers(self, symbols: tuple[str, ...], ticket: Ticket) -> Collection[Ticker]:
         """Ask for tickers; so many of one quote asset that all of it cost no more are asked so."""
         quotes = {symbol.partition("-")[0] for symbol in symbols}
-        if len(symbols) >= ALL_TICKERS_FROM * len(quotes):
+        bounded = self._symbols_per_request is not None
+        if not bounded and len(symbols) >= ALL_TICKERS_FROM * len(quotes):
             asked = partial(self._adapter.all_tickers, sorted(quotes))
         else:
             asked = partial(self._adapter.tickers, symbols)

@@ -31,6 +31,7 @@ from upbit_backbone.protocol import (
     Subscription,
     Whole,
 )
+from upbit_backbone.reader import Reader
 from upbit_backbone.routing.candle_builder import CandleBuilder
 from upbit_backbone.routing.candle_feed import CandleFeed
 from upbit_backbone.routing.channel_choice import Channel, ChannelChoice, Choice, Question
@@ -38,7 +39,6 @@ from upbit_backbone.routing.circuit import Circuit
 from upbit_backbone.routing.exchange import CANDLE_KINDS, ExchangeAdapter, RateGroup, StreamKind
 from upbit_backbone.routing.failover import State, Transition
 from upbit_backbone.routing.interest import Interest
-from upbit_backbone.routing.reader import Reader
 from upbit_backbone.routing.realtime_cache import RealtimeCache, trimmed
 from upbit_backbone.routing.rest_channel import RestChannel
 from upbit_backbone.routing.shared_budget import SharedBudget
@@ -88,6 +88,10 @@ class Router:
         critical_reserve: int,
         ban_file: Path | None = None,
         budget: SharedBudget | None = None,
+        symbols_per_request: int | None = None,
+        circuit_breaker: bool = True,
+        fallbacks: bool = True,
+        automatic_streams: bool = True,
     ) -> None:
         """Build what it is made of; nothing is sent before `start`.
 
@@ -98,6 +102,10 @@ class Router:
             critical_reserve: Grants of each window that only CRITICAL may take.
             ban_file: Where the end of a block by the exchange (418) is kept.
             budget: What all programs of this user on this machine share; None: nothing.
+            symbols_per_request: How many tickers or books one request may name; None: all.
+            circuit_breaker: Whether nothing is asked during a block by the exchange.
+            fallbacks: Whether each channel stands in for the other.
+            automatic_streams: Whether what is asked for often gets a stream.
         """
         self._clock = clock
         self._tasks = TaskOwner()
@@ -105,9 +113,10 @@ class Router:
         # `DataSource.peek`, without a call of its own.
         self.peek = self._cache.peek_quote
         self._budget = budget
-        self._circuit = Circuit(clock, ban_file, budget)
+        self._circuit = Circuit(clock, ban_file, budget, enabled=circuit_breaker)
+        self._fallbacks = fallbacks
         self._choice = ChannelChoice(rng=rng)
-        self._interest = Interest()
+        self._interest = Interest() if automatic_streams else Interest(limit=0)
         self._rest = RestChannel(
             adapter,
             cache=self._cache,
@@ -117,6 +126,7 @@ class Router:
             critical_reserve=critical_reserve,
             budget=budget,
             on_answer=self._measure_rest,
+            symbols_per_request=symbols_per_request,
         )
         self._hub = StreamHub(
             adapter,
@@ -127,6 +137,7 @@ class Router:
             tasks=self._tasks,
             clock=clock,
             rng=rng,
+            fallbacks=fallbacks,
         )
         self._running = False
 
@@ -202,11 +213,19 @@ class Router:
         assert request.timeframe is not None
         (symbol,), timeframe = request.symbols, request.timeframe
         trades = self._hub.open("trade", (symbol,), "all", priority)
-        out = Reader(request.policy, lambda _: trades.close(), priority)
+        out = Reader(
+            request.policy,
+            lambda _: trades.close(),
+            priority,
+            complete_to_ms=lambda: self._hub.complete_to_ms(symbol),
+            on_priority=trades.set_priority,
+        )
 
         async def read_page(at_ms: int) -> tuple[CandleSeries, int | None]:
             to_ms = timeframe.next_ms(timeframe.floor_ms(at_ms))
-            return await self._rest.candle_seed(symbol, timeframe, to_ms=to_ms, priority=priority)
+            return await self._rest.candle_seed(
+                symbol, timeframe, to_ms=to_ms, priority=out.priority
+            )
 
         def whole(start_ms: int, end_ms: int) -> Whole:
             return Whole(symbol, timeframe, utc_datetime(start_ms), utc_datetime(end_ms))
@@ -461,6 +480,9 @@ class Router:
         return self._choice.choose(question, now)
 
     def _socket_wait_s(self) -> float | None:
+        """How long the socket takes to answer; None: it cannot, or may not stand in."""
+        if not (self._fallbacks or self._rest.available):
+            return None
         wait_s = self._hub.ask_wait_s
         if wait_s is not None:
             return wait_s
@@ -480,13 +502,13 @@ class Router:
             try:
                 return await by_socket(), "websocket", choice.reason
             except (TransportError, StaleDataError) as error:
-                if not self._rest.available:
+                if not (self._rest.available and self._fallbacks):
                     raise
                 return await by_rest(), "rest", f"the socket did not answer: {error}"
         try:
             return await by_rest(), "rest", choice.reason
         except (TransportError, RateLimitedError) as error:
-            if by_socket is None or self._socket_wait_s() is None:
+            if by_socket is None or not self._fallbacks or self._socket_wait_s() is None:
                 raise
             try:
                 return await by_socket(), "websocket", f"REST did not answer: {error}"

@@ -22,6 +22,7 @@ from upbit_backbone.errors import (
 )
 from upbit_backbone.models import CandleSeries, Gap, Orderbook, Ticker, Trade
 from upbit_backbone.protocol import Policy, Priority
+from upbit_backbone.reader import Reader
 from upbit_backbone.routing.circuit import Circuit
 from upbit_backbone.routing.connection import StreamConnection, Wanted
 from upbit_backbone.routing.exchange import (
@@ -36,7 +37,6 @@ from upbit_backbone.routing.interest import REQUESTS_TO_SUBSCRIBE, Interest, Key
 from upbit_backbone.routing.loss_check import LossCheck
 from upbit_backbone.routing.polling import Poller
 from upbit_backbone.routing.rate_limit import WINDOW_S, RateLimiter, RateWindow
-from upbit_backbone.routing.reader import Reader
 from upbit_backbone.routing.realtime_cache import RealtimeCache
 from upbit_backbone.routing.rest_channel import RestChannel
 from upbit_backbone.routing.rhythm import Rhythm
@@ -86,6 +86,7 @@ class StreamHub:
         tasks: TaskOwner,
         clock: Clock,
         rng: Random,
+        fallbacks: bool = True,
     ) -> None:
         self._adapter = adapter
         self._cache = cache
@@ -94,7 +95,7 @@ class StreamHub:
         self._interest = interest
         self._tasks = tasks
         self._clock = clock
-        self._failover = Failover(clock, rng)
+        self._failover = Failover(clock, rng, may_poll=fallbacks)
         self._filler = GapFiller(rest, tasks, clock, rng)
         self._poller = Poller(self, self._failover, rest, self._filler, clock)
         self._rhythm = Rhythm()
@@ -438,7 +439,7 @@ class StreamHub:
     def _delay_s(self, failure: BaseException) -> float:
         """How long to wait before the next connection."""
         delay_s = self._failover.lost(str(failure) or repr(failure))
-        if self._refused(failure):
+        if self._refused(failure) and self._circuit.left_s > 0:
             # It holds for new connections, too; `run` waits for its end.
             delay_s = 0.0
         elif isinstance(failure, RateLimitedError):

@@ -10,8 +10,8 @@ import msgspec
 
 from upbit_backbone.clock import epoch_ms, utc_datetime
 from upbit_backbone.models import Gap, GapState, Trade
+from upbit_backbone.reader import Reader
 from upbit_backbone.routing.loss_check import LossCheck
-from upbit_backbone.routing.reader import Reader
 
 REMEMBERED_MS = 600_000
 """Ids of so much of a symbol's own trades are kept, counted back from its newest one."""

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from upbit_backbone.clock import utc_datetime
+from upbit_backbone.short_keys import SHORT_DATES, SHORT_KEYS
 from upbit_backbone.simulator.candles import Candle
 from upbit_backbone.simulator.market import Market
 from upbit_backbone.simulator.orderbooks import Level, Orderbook
@@ -39,63 +40,6 @@ from upbit_backbone.simulator.wire import (
     value_of,
     volume_of,
 )
-
-SHORT_KEYS: Mapping[str, str] = {
-    "type": "ty",
-    "code": "cd",
-    "codes": "cds",
-    "timestamp": "tms",
-    "stream_type": "st",
-    "opening_price": "op",
-    "high_price": "hp",
-    "low_price": "lp",
-    "trade_price": "tp",
-    "prev_closing_price": "pcp",
-    "acc_trade_price": "atp",
-    "acc_trade_volume": "atv",
-    "acc_trade_price_24h": "atp24h",
-    "acc_trade_volume_24h": "atv24h",
-    "change": "c",
-    "change_price": "cp",
-    "change_rate": "cr",
-    "signed_change_price": "scp",
-    "signed_change_rate": "scr",
-    "ask_bid": "ab",
-    "trade_volume": "tv",
-    "trade_date": "td",
-    "trade_time": "ttm",
-    "trade_timestamp": "ttms",
-    "acc_ask_volume": "aav",
-    "acc_bid_volume": "abv",
-    "highest_52_week_price": "h52wp",
-    "highest_52_week_date": "h52wdt",
-    "lowest_52_week_price": "l52wp",
-    "lowest_52_week_date": "l52wdt",
-    "market_state": "ms",
-    "is_trading_suspended": "its",
-    "delisting_date": "dd",
-    "market_warning": "mw",
-    "sequential_id": "sid",
-    "best_ask_price": "bap",
-    "best_ask_size": "bas",
-    "best_bid_price": "bbp",
-    "best_bid_size": "bbs",
-    "total_ask_size": "tas",
-    "total_bid_size": "tbs",
-    "orderbook_units": "obu",
-    "ask_price": "ap",
-    "bid_price": "bp",
-    "ask_size": "as",
-    "bid_size": "bs",
-    "level": "lv",
-    "candle_date_time_utc": "cdttmu",
-    "candle_date_time_kst": "cdttmk",
-    "candle_acc_trade_volume": "catv",
-    "candle_acc_trade_price": "catp",
-    "method": "mthd",
-    "result": "rslt",
-    "ticket": "tckt",
-}
 
 _TICKER_KEYS = (
     *("type", "code", "opening_price", "high_price", "low_price", "trade_price"),
@@ -373,8 +317,8 @@ def _template(kind: str, short_keys: bool, as_list: bool) -> str:
             place = "false"
         elif key == "orderbook_units":
             place = "[%s]"
-        elif key == "trade_date" and kind == "ticker" and short_keys:
-            name = "tdt"  # the trade's is `td`
+        elif key == "trade_date" and short_keys:
+            name = SHORT_DATES.get(kind, name)
         places.append(f'"{name}":{place}')
     template = "{" + ",".join(places) + "}"
     return f"[{template}]" if as_list else template

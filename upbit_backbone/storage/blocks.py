@@ -12,6 +12,7 @@ number of its own, or all of them would be sealed in one minute).
 from __future__ import annotations
 
 import zlib
+from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -19,23 +20,21 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from upbit_backbone.storage.packing import COLUMNS, Columns, Packed, pack_columns
 from upbit_backbone.storage.spans import Range
 from upbit_backbone.storage.sql import Sealed, Sql
 
-Columns = npt.NDArray[np.int64]
-"""Seven rows of one length: open times, then the bits of open, high, low, close, volume, value."""
-
-COLUMNS = 7
-ROWS_PER_BLOCK = 1_024
-"""Small enough that a thousand candles do not load and check many more than they need."""
+ROWS_PER_BLOCK = 4_096
+"""Some 100 KB: a thousand candles load and check not many more than they need."""
+GROWING_ROWS = 1_024
+"""A block takes its loose neighbours in up to here; three of them and more become one."""
 SEAL_AT_LEAST = 60
 SEAL_AT_MOST = 180
 CHUNK_ROWS = 5_000
 """Rows made into columns at once: longer, and the interpreter's lock would stop the loop."""
-ROWS_AT_ONCE = 64 * ROWS_PER_BLOCK
+ROWS_AT_ONCE = 16 * ROWS_PER_BLOCK
 """Sealed in one transaction at most: some 4 MB."""
 _END_OF_TIME_MS = 1 << 62
-_STORED = np.dtype("<i8")
 
 
 class Block(NamedTuple):
@@ -78,19 +77,22 @@ def cut(columns: Columns, start_ms: int, end_ms: int) -> Columns:
 
 def pack(table: str, start_ms: int, end_ms: int, columns: Columns) -> Block:
     """Make a block of the rows of a range."""
-    data = np.ascontiguousarray(columns, _STORED).tobytes()
+    data = pack_columns(columns)
     rows = columns.shape[1]
     return Block(start_ms, end_ms, rows, _checksum(table, start_ms, end_ms, data), data)
 
 
 def unpack(table: str, block: Block) -> Columns | None:
-    """The columns of a block without copying; None when it is not what was written."""
-    if len(block.data) != COLUMNS * 8 * block.rows:
-        return None
+    """The columns of a block; None when it is not what was written."""
+    packed = checked(table, block)
+    return None if packed is None else packed.columns()
+
+
+def checked(table: str, block: Block) -> Packed | None:
+    """The columns of a block, not copied yet; None when it is not what was written."""
     if _checksum(table, block.start_ms, block.end_ms, block.data) != block.checksum:
         return None
-    stored = np.frombuffer(block.data, _STORED).reshape(COLUMNS, block.rows)
-    return stored.astype(np.int64, copy=False)
+    return Packed.of(block.data, block.rows)
 
 
 def _checksum(table: str, start_ms: int, end_ms: int, data: bytes) -> int:
@@ -138,15 +140,16 @@ def read(sql: Sql, table: str, span: Range, latest: int | None = None) -> Column
     """
     gathered = _Gathered(sql, table, span, latest)
     for block in overlapping(sql, table, span):
-        columns = unpack(table, block)
-        if columns is None:
+        packed = checked(table, block)
+        if packed is None:
             sql.counts.damaged_blocks += 1
             sql.wishes.append(partial(mend, table=table, start_ms=block.start_ms))
             continue
         gathered.take_rows(block.end_ms)
+        gathered.take_block(block, packed)
         if gathered.left == 0:
+            # The next one would be read and checked for nothing.
             break
-        gathered.take_block(block.start_ms, cut(columns, *span))
     gathered.take_rows(span.start_ms)
     return gathered.columns()
 
@@ -154,8 +157,8 @@ def read(sql: Sql, table: str, span: Range, latest: int | None = None) -> Column
 class _Gathered:
     """What was read of a range so far, newest first, in one piece of memory.
 
-    Blocks are copied out one by one: what they were read into is used again for the next one,
-    and nobody holds a whole block for a few of its rows.
+    Blocks are unpacked into it one by one: what they were read into is used again for the next
+    one, and nobody holds a whole block for a few of its rows.
     """
 
     def __init__(self, sql: Sql, table: str, span: Range, latest: int | None) -> None:
@@ -179,15 +182,23 @@ class _Gathered:
         if self.left == 0 or start_ms >= self._from_ms:
             return
         columns = select_rows(self._sql, self._table, Range(start_ms, self._from_ms), self.left)
-        self._sql.counts.from_rows += self._take(columns)
-        if columns.shape[1] > SEAL_AT_MOST:
+        rows = columns.shape[1]
+        self._room(rows)[:] = columns
+        self._sql.counts.from_rows += rows
+        if rows > SEAL_AT_MOST:
             # Blocks of an older file, or of a much wider write: none were made yet.
             self._sql.wishes.append(partial(seal, table=self._table))
         self._from_ms = start_ms
 
-    def take_block(self, start_ms: int, columns: Columns) -> None:
-        self._sql.counts.from_blocks += self._take(columns)
-        self._from_ms = start_ms
+    def take_block(self, block: Block, packed: Packed) -> None:
+        low, high = 0, packed.rows
+        if block.start_ms < self._span.start_ms or block.end_ms > self._span.end_ms:
+            low, high = packed.places(*self._span)
+        if self.left is not None:
+            low = max(low, high - self.left)
+        packed.copy_to(self._room(high - low), low, high)
+        self._sql.counts.from_blocks += high - low
+        self._from_ms = block.start_ms
 
     def columns(self) -> Columns:
         """All of it, ascending."""
@@ -196,18 +207,17 @@ class _Gathered:
         # A few rows do not keep the room that was made for many.
         return whole if 2 * whole.shape[1] >= self._buffer.shape[1] else whole.copy()
 
-    def _take(self, columns: Columns) -> int:
+    def _room(self, rows: int) -> Columns:
+        """Where so many rows go, below those that are there."""
         if self.left is not None:
-            columns = columns[:, max(0, columns.shape[1] - self.left) :]
-            self.left -= columns.shape[1]
-        rows = int(columns.shape[1])
+            self.left -= rows
         if rows > self._from:
             self._finish_part()
-            self._parts.append(columns)
-        elif rows:
-            self._buffer[:, self._from - rows : self._from] = columns
-            self._from -= rows
-        return rows
+            part = np.empty((COLUMNS, rows), np.int64)
+            self._parts.append(part)
+            return part
+        self._from -= rows
+        return self._buffer[:, self._from : self._from + rows]
 
     def _finish_part(self) -> None:
         if self._from < self._to:
@@ -345,20 +355,53 @@ def _fill(sql: Sql, table: str, span: Range, fresh: Columns | None = None) -> No
     """Make the blocks of a range that has none, and take small neighbours in."""
     start_ms, end_ms = span
     columns = _rows_of(sql, table, span, fresh)
+    full: list[int] = []
     for beside_ms in (start_ms - 1, end_ms):
         beside = next(overlapping(sql, table, Range(beside_ms, beside_ms + 1)), None)
-        rows = columns.shape[1]
-        if beside is None or (rows >= SEAL_AT_LEAST and rows + beside.rows > ROWS_PER_BLOCK):
+        if beside is None:
             continue
-        held = unpack(table, beside)
-        if held is None:
-            held = select_rows(sql, table, Range(beside.start_ms, beside.end_ms))
+        rows = columns.shape[1]
+        if rows >= SEAL_AT_LEAST and rows + beside.rows > GROWING_ROWS:
+            full.append(beside.start_ms)
+            continue
+        held = _columns_of(sql, table, beside)
         _delete(sql, table, [beside.start_ms])
         columns = joined([held, columns] if beside_ms < start_ms else [columns, held])
         start_ms, end_ms = min(start_ms, beside.start_ms), max(end_ms, beside.end_ms)
     if not columns.shape[1]:
         sql.learnt.sealed.pop(table, None)
         return
+    _insert(sql, table, start_ms, end_ms, columns)
+    for beside_ms in full:
+        _join_small(sql, table, beside_ms)
+
+
+def _join_small(sql: Sql, table: str, start_ms: int) -> None:
+    """Make one of a block that has stopped growing and those small ones beside it, if enough."""
+    select = "SELECT start_ms, end_ms, row_count, checksum, data FROM blocks WHERE table_name = ?"
+    below = sql.execute(f"{select} AND start_ms < ? ORDER BY start_ms DESC", (table, start_ms))
+    above = sql.execute(f"{select} AND start_ms >= ? ORDER BY start_ms", (table, start_ms))
+    small: deque[Block] = deque()
+    for found, take in ((below, small.appendleft), (above, small.append)):
+        for block in map(Block._make, found):
+            if block.rows > GROWING_ROWS or sum(one.rows for one in small) >= ROWS_PER_BLOCK:
+                break
+            take(block)
+    if sum(block.rows for block in small) < ROWS_PER_BLOCK - GROWING_ROWS:
+        return
+    columns = joined([_columns_of(sql, table, block) for block in small])
+    _delete(sql, table, [block.start_ms for block in small])
+    _insert(sql, table, small[0].start_ms, small[-1].end_ms, columns)
+
+
+def _columns_of(sql: Sql, table: str, block: Block) -> Columns:
+    columns = unpack(table, block)
+    if columns is None:
+        return select_rows(sql, table, Range(block.start_ms, block.end_ms))
+    return columns
+
+
+def _insert(sql: Sql, table: str, start_ms: int, end_ms: int, columns: Columns) -> None:
     sql.executemany(
         "INSERT INTO blocks (table_name, start_ms, end_ms, row_count, checksum, data)"
         " VALUES (?, ?, ?, ?, ?, ?)",

@@ -12,6 +12,7 @@ import numpy as np
 from upbit_backbone.models import CandleSeries, Market, Timeframe
 from upbit_backbone.storage import blocks
 from upbit_backbone.storage.migrations import view_of
+from upbit_backbone.storage.packing import COLUMNS
 from upbit_backbone.storage.spans import Range
 from upbit_backbone.storage.sql import Sql, is_damage
 
@@ -80,7 +81,7 @@ def write_rows(sql: Sql, key: SeriesKey, rows: CandleSeries) -> int:
     if not len(rows):
         return 0
     make_table(sql, key)
-    columns = np.empty((blocks.COLUMNS, len(rows)), np.int64)
+    columns = np.empty((COLUMNS, len(rows)), np.int64)
     columns[0] = rows.time
     numbers = columns[1:].view(np.float64)
     for at, name in enumerate(("open", "high", "low", "close", "volume", "value")):
@@ -98,6 +99,18 @@ def write_row(sql: Sql, key: SeriesKey, row: Row) -> None:
     if table not in sql.learnt.tables:
         make_table(sql, key)
     blocks.write_row(sql, table, row)
+
+
+def open_times(sql: Sql, key: SeriesKey, span: Range) -> list[int]:
+    """When the stored candles of a range open, proved or not, ascending."""
+    if not _has_table(sql, key):
+        return []
+    rows = sql.execute(
+        f"SELECT open_time FROM {key.table} WHERE open_time >= ? AND open_time < ?"
+        " ORDER BY open_time",
+        span,
+    )
+    return [int(at_ms) for (at_ms,) in rows]
 
 
 def delete_rows(sql: Sql, key: SeriesKey, open_times: Sequence[int]) -> None:

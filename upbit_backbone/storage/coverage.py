@@ -24,7 +24,13 @@ LIVE = "live"
 """Seen on the stream: to be settled by one reading more."""
 UNCONFIRMED = "unconfirmed"
 """The exchange showed nothing there, once."""
+CONTRADICTED = "the exchange did not show what is stored there"
+"""A page was short although candles are stored that it had room for."""
 NOT_ASKED = "not asked yet"
+BUILT = "built from "
+"""Of smaller candles, which follow: they are built again when one of those changes."""
+IMPORTED = "imported"
+"""The reason of what a file said; so it stays apart from what was read, until it is read too."""
 
 
 class KnownSpan(NamedTuple):
@@ -59,6 +65,7 @@ class KnownSpan(NamedTuple):
             other.end_ms == self.start_ms
             and (self.state, self.reason) == (other.state, other.reason)
             and (self.evidence == LIVE) == (other.evidence == LIVE)
+            and self.evidence.startswith(BUILT) == other.evidence.startswith(BUILT)
         )
 
     def _yields_to(self, new: KnownSpan) -> bool:
@@ -67,7 +74,9 @@ class KnownSpan(NamedTuple):
         if not new.proved:
             # A loss that the stream tells later takes back what it had proved, and no more.
             return not self.proved or (by_stream and new.evidence == LIVE)
-        return not self.proved or by_stream or new.evidence != LIVE
+        # A candle that the stream saw is one, wherever there was said to be none.
+        is_seen = new.state == "complete" and self.state != "complete"
+        return not self.proved or by_stream or new.evidence != LIVE or is_seen
 
 
 class Unknown(NamedTuple):
@@ -83,6 +92,8 @@ class Coverage:
 
     def __init__(self, spans: Iterable[KnownSpan] = ()) -> None:
         self._spans: list[KnownSpan] = []
+        self.version = 0
+        """Raised by all that is learnt or forgotten."""
         self.proved = SpanSet()
         """What need not be asked again, of whatever state."""
         for span in spans:
@@ -105,6 +116,12 @@ class Coverage:
             over_all: It holds whatever is known: a late trade came for a candle read before.
         """
         if span.start_ms >= span.end_ms:
+            return
+        self.version += 1
+        if self._spans and span.proved and span._continues(self._spans[-1]):
+            # A candle that closes, after those before it.
+            self._spans[-1] = _one(self._spans[-1], span)
+            self.proved.add(span.start_ms, span.end_ms)
             return
         first = bisect_left(self._spans, span.start_ms, key=lambda one: one.end_ms)
         last = bisect_right(self._spans, span.end_ms, key=lambda one: one.start_ms)
@@ -151,8 +168,13 @@ class Coverage:
 
     def become(self, other: Coverage) -> None:
         """Know what another one knows, and no more."""
+        self.version += 1
         self._spans = list(other._spans)
         self.proved.become(other.proved)
+
+    def same(self, other: Coverage) -> bool:
+        """Whether both know the same, by the same evidence, since the same time."""
+        return self._spans == other._spans
 
     def at(self, at_ms: int) -> KnownSpan | None:
         """The span that holds a moment."""
@@ -215,15 +237,17 @@ def _append(found: list[Unknown], new: Unknown) -> None:
         found[-1] = Unknown(last.start_ms, new.end_ms, reason)
 
 
+def _one(span: KnownSpan, next_one: KnownSpan) -> KnownSpan:
+    """Both together; of the whole it is known since the later of the two."""
+    known_at_ms = max(span.known_at_ms, next_one.known_at_ms)
+    return next_one._replace(start_ms=span.start_ms, known_at_ms=known_at_ms)
+
+
 def _joined(spans: list[KnownSpan]) -> list[KnownSpan]:
     joined: list[KnownSpan] = []
     for span in spans:
         if joined and span._continues(joined[-1]):
-            last = joined[-1]
-            # Of the whole it is known since the later of the two.
-            joined[-1] = span._replace(
-                start_ms=last.start_ms, known_at_ms=max(last.known_at_ms, span.known_at_ms)
-            )
+            joined[-1] = _one(joined[-1], span)
         else:
             joined.append(span)
     return joined

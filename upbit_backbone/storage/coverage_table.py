@@ -7,25 +7,51 @@ inside the transaction, never with what memory knew.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
-from upbit_backbone.models import CandleSeries, Timeframe
-from upbit_backbone.storage.candle_tables import SeriesKey, delete_rows, read_rows, write_rows
-from upbit_backbone.storage.coverage import LIVE, Coverage, KnownSpan
-from upbit_backbone.storage.spans import Range
+from upbit_backbone.errors import StorageCorruptError
+from upbit_backbone.models import CandleSeries, SpanState, Timeframe
+from upbit_backbone.storage.candle_tables import (
+    Row,
+    SeriesKey,
+    delete_rows,
+    make_table,
+    open_times,
+    read_rows,
+    write_row,
+    write_rows,
+)
+from upbit_backbone.storage.coverage import (
+    BEGINNING_MS,
+    BUILT,
+    FOREVER_MS,
+    LIVE,
+    Coverage,
+    KnownSpan,
+)
+from upbit_backbone.storage.spans import Range, SpanSet
 from upbit_backbone.storage.sql import Sql
 
 _COLUMNS = "start_ms, end_ms, state, reason, evidence, known_at_ms"
 _SERIES = "symbol = ? AND timeframe = ?"
+_TIMEFRAMES = {timeframe.value: timeframe for timeframe in Timeframe}
+_STATES = frozenset(get_args(SpanState))
 SUM_TOLERANCE = 1e-9
 """Sums of volume and value may differ by so much, relatively: they were added in another order."""
 
 
+class Outdated(NamedTuple):
+    """Candles that were built of smaller ones, one of which has changed since."""
+
+    key: SeriesKey
+    span: Range
+
+
 class Settled(NamedTuple):
-    """What a second reading said of candles that the stream had proved."""
+    """What a reading said of candles that were proved before."""
 
     same: tuple[int, ...] = ()
     """Open times of those that were as the stream had them."""
@@ -33,17 +59,71 @@ class Settled(NamedTuple):
     """Open times of those that were not; what was read is stored."""
     vanished: tuple[int, ...] = ()
     """Open times of those that the exchange does not have; they are no longer stored."""
+    outdated: tuple[Outdated, ...] = ()
+    """Larger candles that were built of others than these; they are no longer known."""
 
 
 def read_coverage(sql: Sql) -> dict[SeriesKey, Coverage]:
-    """What is known of every series."""
+    """What is known of every series.
+
+    Raises:
+        StorageCorruptError: a span is not what any program writes.
+    """
     known: dict[SeriesKey, Coverage] = {}
+    before: tuple[SeriesKey, int] | None = None
     for symbol, timeframe, *span in sql.execute(
         f"SELECT symbol, timeframe, {_COLUMNS} FROM coverage ORDER BY symbol, timeframe, start_ms"
     ):
-        key = SeriesKey(symbol, Timeframe(timeframe))
-        known.setdefault(key, Coverage()).put(KnownSpan(*span))
+        if not isinstance(symbol, str) or timeframe not in _TIMEFRAMES or not can_be(span):
+            raise StorageCorruptError(
+                f"the coverage of {symbol!r} {timeframe!r} is damaged: it holds {span!r}"
+            )
+        key, one = SeriesKey(symbol, _TIMEFRAMES[timeframe]), KnownSpan(*span)
+        if before is not None and before[0] == key and before[1] > one.start_ms:
+            raise StorageCorruptError(
+                f"the coverage of {symbol} {timeframe} is damaged: two of its spans overlap"
+            )
+        known.setdefault(key, Coverage()).put(one)
+        before = key, one.end_ms
     return known
+
+
+def can_be(span: Sequence[Any]) -> bool:
+    """Whether the columns of a span hold what a program may have written."""
+    start_ms, end_ms, state, reason, evidence, known_at_ms = span
+    return (
+        type(start_ms) is type(end_ms) is type(known_at_ms) is int
+        and BEGINNING_MS <= start_ms < end_ms <= FOREVER_MS
+        and state in _STATES
+        and isinstance(reason, str)
+        and isinstance(evidence, str)
+    )
+
+
+def read_series_coverage(
+    sql: Sql, key: SeriesKey, start_ms: int = BEGINNING_MS, end_ms: int = FOREVER_MS
+) -> Coverage:
+    """What is known of one series, at least of a range."""
+    return _touching(sql, key, start_ms, end_ms)
+
+
+def read_proved(
+    sql: Sql, key: SeriesKey, span: Range, latest: int | None, *, simulated: bool
+) -> tuple[CandleSeries, SpanSet]:
+    """The candles of a range, and what of it the file proves at the same moment.
+
+    What memory takes for proved may have been removed meanwhile (`storage.retention`), by this
+    program or another one: no candle there means nothing then.
+    """
+    proved = SpanSet(
+        Range(*found)
+        for found in sql.execute(
+            f"SELECT start_ms, end_ms FROM coverage WHERE {_SERIES} AND start_ms < ?"
+            " AND end_ms > ? AND state != 'unknown' ORDER BY start_ms",
+            (key.symbol, key.timeframe.value, span.end_ms, span.start_ms),
+        )
+    )
+    return read_rows(sql, key, span, latest, simulated=simulated), proved
 
 
 def write_page(
@@ -58,17 +138,28 @@ def write_page(
         proofs: In the order in which they are to be put.
     """
     proofs = tuple(proofs)
-    settled = Settled()
+    if len(rows):
+        make_table(sql, key)
+    same: list[int] = []
+    restated: list[int] = []
+    vanished: list[int] = []
     for proof in proofs:
+        if not proof.proved:
+            continue
+        span = Range(proof.start_ms, proof.end_ms)
         if proof.state == "complete":
-            before = _touching(sql, key, proof.start_ms, proof.end_ms)
-            settled = _compare(sql, key, rows, before, proof)
-    if settled.vanished:
-        delete_rows(sql, key, settled.vanished)
+            found = _compare(sql, key, rows, _touching(sql, key, *span), proof)
+            same += found.same
+            restated += found.restated
+            vanished += found.vanished
+        # What was stored and not proved any more must not come under the new proof.
+        read = set(rows.between(*span).time.tolist())
+        delete_rows(sql, key, [at for at in open_times(sql, key, span) if at not in read])
     if len(rows):
         write_rows(sql, key, rows)
     put_spans(sql, key, proofs)
-    return settled
+    outdated = forget_built(sql, key, (*restated, *vanished))
+    return Settled(tuple(same), tuple(restated), tuple(vanished), outdated)
 
 
 def write_live(
@@ -94,16 +185,28 @@ def write_live(
         if not over_all and any(
             span.proved and span.evidence != LIVE for span in known.between(start_ms, end_ms)
         ):
-            taken = [
-                at
-                for at in rows.time.tolist()
-                if (span := known.at(at)) is None or not span.proved or span.evidence == LIVE
-            ]
+            taken = [at for at in rows.time.tolist() if not _is_read(known, at)]
             rows = CandleSeries.merged([rows.between(at, at + 1) for at in taken] or [rows[:0]])
+    for span in spans:
+        if span.state == "empty" and (stored := open_times(sql, key, Range(*span[:2]))):
+            known = _touching(sql, key, span.start_ms, span.end_ms)
+            delete_rows(sql, key, [at for at in stored if not _is_read(known, at)])
     if len(rows):
         write_rows(sql, key, rows)
     put_spans(sql, key, spans, over_all=over_all)
     return rows
+
+
+def write_closing(sql: Sql, key: SeriesKey, row: Row, span: KnownSpan) -> bool:
+    """Store a candle that closed after those that the stream proved before; in a transaction.
+
+    The usual way of a candle, and the cheapest: two statements. False: it is not so simple,
+    nothing was written, and `write_live` does it.
+    """
+    if not _extended(sql, key, span):
+        return False
+    write_row(sql, key, row)
+    return True
 
 
 def put_spans(
@@ -112,20 +215,63 @@ def put_spans(
     """Merge spans into what the file knows of a series; runs inside a transaction."""
     names = (key.symbol, key.timeframe.value)
     for span in spans:
-        if span.start_ms >= span.end_ms or (not over_all and _extended(sql, names, span)):
+        if span.start_ms >= span.end_ms or (not over_all and _extended(sql, key, span)):
             continue
+        sql.learnt.live_spans.pop(key, None)
         merged = _touching(sql, key, span.start_ms, span.end_ms)
         before = {old.start_ms: old for old in merged}
         merged.put(span, over_all=over_all)
-        after = {new.start_ms: new for new in merged}
-        sql.executemany(
-            f"DELETE FROM coverage WHERE {_SERIES} AND start_ms = ?",
-            [(*names, start) for start in before if start not in after],
-        )
-        sql.executemany(
-            "INSERT OR REPLACE INTO coverage VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            [(*names, *new) for start, new in after.items() if before.get(start) != new],
-        )
+        _replace(sql, names, before, merged)
+
+
+def forget_built(sql: Sql, key: SeriesKey, open_ms: Sequence[int]) -> tuple[Outdated, ...]:
+    """Know nothing any more of larger candles that were built of candles which have changed.
+
+    Runs inside the transaction that changes them.
+    """
+    if not open_ms:
+        return ()
+    outdated: list[Outdated] = []
+    for timeframe, start_ms, end_ms in sql.execute(
+        "SELECT timeframe, start_ms, end_ms FROM coverage WHERE symbol = ?"
+        " AND start_ms <= ? AND end_ms > ? AND substr(evidence, 1, ?) = ?",
+        (key.symbol, max(open_ms), min(open_ms), len(BUILT), BUILT),
+    ).fetchall():
+        larger = SeriesKey(key.symbol, Timeframe(timeframe))
+        if larger.timeframe.typical_ms <= key.timeframe.typical_ms:
+            continue
+        outdated += [
+            Outdated(larger, Range(at_ms, larger.timeframe.next_ms(at_ms)))
+            for at_ms in sorted({larger.timeframe.floor_ms(at) for at in open_ms})
+            if start_ms <= at_ms < end_ms
+        ]
+    for larger, span in outdated:
+        sql.learnt.live_spans.pop(larger, None)
+        known = _touching(sql, larger, *span)
+        before = {old.start_ms: old for old in known}
+        known.forget(*span)
+        _replace(sql, (larger.symbol, larger.timeframe.value), before, known)
+    return tuple(outdated)
+
+
+def _replace(
+    sql: Sql, names: tuple[str, str], before: dict[int, KnownSpan], merged: Coverage
+) -> None:
+    after = {new.start_ms: new for new in merged}
+    sql.executemany(
+        f"DELETE FROM coverage WHERE {_SERIES} AND start_ms = ?",
+        [(*names, start) for start in before if start not in after],
+    )
+    sql.executemany(
+        "INSERT OR REPLACE INTO coverage VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [(*names, *new) for start, new in after.items() if before.get(start) != new],
+    )
+
+
+def _is_read(known: Coverage, at_ms: int) -> bool:
+    """Whether a page has said which candle opens at a time: that stands above the stream."""
+    span = known.at(at_ms)
+    return span is not None and span.state == "complete" and span.evidence != LIVE
 
 
 def forget_delisting(sql: Sql, symbol: str) -> None:
@@ -133,21 +279,33 @@ def forget_delisting(sql: Sql, symbol: str) -> None:
     sql.execute("DELETE FROM coverage WHERE symbol = ? AND state = 'after_delisting'", (symbol,))
 
 
-def _extended(sql: Sql, names: tuple[str, str], span: KnownSpan) -> bool:
+def _extended(sql: Sql, key: SeriesKey, span: KnownSpan) -> bool:
     """Let the span that ends where a new one begins reach further; False: it is not so simple.
 
     That is the way of each candle that closes: one statement, where others take five.
     """
     if span.state != "complete" or span.evidence != LIVE:
         return False
+    names = (key.symbol, key.timeframe.value)
+    newest_ms = sql.learnt.live_spans.get(key)
+    if newest_ms is None:
+        found = sql.execute(
+            f"SELECT start_ms FROM coverage WHERE {_SERIES} ORDER BY start_ms DESC LIMIT 1", names
+        ).fetchone()
+        if found is None:
+            return False
+        (newest_ms,) = found
     changed = sql.execute(
-        "UPDATE coverage SET end_ms = ?3, known_at_ms = ?4 WHERE symbol = ?1 AND timeframe = ?2"
-        " AND start_ms = (SELECT start_ms FROM coverage WHERE symbol = ?1 AND timeframe = ?2"
-        " AND start_ms <= ?3 ORDER BY start_ms DESC LIMIT 1)"
-        " AND end_ms = ?5 AND state = 'complete' AND reason = '' AND evidence = ?6",
-        (*names, span.end_ms, span.known_at_ms, span.start_ms, LIVE),
+        "UPDATE coverage SET end_ms = ?, known_at_ms = ? WHERE symbol = ? AND timeframe = ?"
+        " AND start_ms = ? AND end_ms = ? AND state = 'complete' AND reason = ''"
+        " AND evidence = 'live'",
+        (span.end_ms, span.known_at_ms, *names, newest_ms, span.start_ms),
     )
-    return bool(changed.rowcount)
+    if not changed.rowcount:
+        return False
+    # As long as no other span of the series is written, it stays the newest one.
+    sql.learnt.live_spans[key] = newest_ms
+    return True
 
 
 def _touching(sql: Sql, key: SeriesKey, start_ms: int, end_ms: int) -> Coverage:
@@ -166,7 +324,7 @@ def _compare(
     restated: list[int] = []
     vanished: list[int] = []
     for span in before.between(proof.start_ms, proof.end_ms):
-        if not span.unsettled:
+        if not span.proved:
             continue
         span_of = Range(span.start_ms, span.end_ms)
         held = read_rows(sql, key, span_of, None, simulated=rows.simulated)
@@ -180,7 +338,8 @@ def _compare(
                 (one[0].volume, one[0].value),
                 (candle.volume, candle.value),
             ):
-                same.append(at)
+                if span.unsettled:
+                    same.append(at)
             else:
                 restated.append(at)
     return Settled(tuple(same), tuple(restated), tuple(vanished))

@@ -15,19 +15,24 @@ from typing import Any, NamedTuple
 
 import aiosqlite
 
-from upbit_backbone.errors import StorageOriginError
+from upbit_backbone.errors import StorageCorruptError, StorageOriginError
 from upbit_backbone.models import Timeframe
 from upbit_backbone.storage import blocks
 from upbit_backbone.storage.candle_tables import Row, SeriesKey, make_table
+from upbit_backbone.storage.coverage_table import can_be, read_coverage
 from upbit_backbone.storage.spans import SpanSet
 from upbit_backbone.storage.sql import RawConnection, Sql
+from upbit_backbone.storage.write_ahead_log import length_bytes
 
 ROWS_AT_ONCE = 20_000
 HALVINGS = 12
 """How often a stretch that cannot be read is halved: what is left of three months of minutes
 is about half an hour."""
 _END_OF_TIME_MS = 1 << 62
-_BESIDE = ("-wal", "-shm")
+_BESIDE = ("-wal", "-shm", "-journal")
+_UNREADABLE = (aiosqlite.DatabaseError, UnicodeDecodeError)
+"""What reading a damaged file may raise: SQLite quotes damaged names in what it says."""
+_NO_TEXT = "\N{REPLACEMENT CHARACTER}"
 
 
 class Salvaged(NamedTuple):
@@ -67,14 +72,37 @@ class Files:
         Returns:
             Where the damaged file is now; None when it had been moved already.
         """
-        aside: Path | None = None
-        if self.path.exists():
-            aside = self._free_name()
-            # The log first: beside another file SQLite would take it for that one's.
-            for name, new in zip(_with_beside(self.path), _with_beside(aside), strict=True):
-                if name.exists():
-                    name.rename(new)
+        aside = self.set_aside() if self.path.exists() else None
         self.finished.rename(self.path)
+        self.marker.unlink(missing_ok=True)
+        return aside
+
+    def set_aside(self) -> Path:
+        """Give the file and what lies beside it another name, which is returned."""
+        aside = self._free_name()
+        # The log first: beside another file SQLite would take it for that one's.
+        for name, new in zip(_with_beside(self.path), _with_beside(aside), strict=True):
+            if name.exists():
+                name.rename(new)
+        return aside
+
+    def is_emptied(self) -> bool:
+        """Whether the file is there and holds nothing at all, as after it was cut off.
+
+        One that another program makes at this moment looks alike.
+        """
+        return self.path.exists() and self.path.stat().st_size == 0
+
+    def begin_anew(self) -> Path | None:
+        """Make room for a new file where an emptied one is.
+
+        SQLite would delete its log, which may hold what had not been moved into it yet.
+
+        Returns:
+            Where the log is now; None when there was none.
+        """
+        aside = self.set_aside() if length_bytes(self.path) else None
+        self.path.unlink(missing_ok=True)
         self.marker.unlink(missing_ok=True)
         return aside
 
@@ -88,6 +116,7 @@ class Files:
 
 
 def _with_beside(path: Path) -> list[Path]:
+    """A file and what SQLite may have left beside it, the file last."""
     return [*(path.with_name(path.name + suffix) for suffix in _BESIDE), path]
 
 
@@ -97,19 +126,34 @@ def shorter_than_it_says(sql: Sql, path: Path) -> bool:
     Everything has to be in the file itself for that: as long as another program reads, some of
     it may be in the log only, and then nothing is said.
     """
+    ((pages,),) = sql.execute("PRAGMA page_count")
     _, in_log, moved = sql.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     if in_log != moved:
         return False
-    ((pages,),) = sql.execute("PRAGMA page_count")
     ((page_bytes,),) = sql.execute("PRAGMA page_size")
-    return bool(path.stat().st_size < pages * page_bytes)
+    shorter = path.stat().st_size < pages * page_bytes
+    # Another program may have written meanwhile.
+    return bool(shorter and sql.execute("PRAGMA page_count").fetchone() == (pages,))
 
 
 def read_small_tables(sql: Sql) -> None:
-    """Meet damage in what every start needs."""
-    for table in ("meta", "series", "coverage", "markets"):
-        for _ in sql.execute(f"SELECT * FROM {table}"):
-            pass
+    """Meet damage in what every start needs.
+
+    Raises:
+        StorageCorruptError: a row is not what any program writes.
+        aiosqlite.DatabaseError: SQLite cannot read one.
+    """
+    for table in ("meta", "markets"):
+        for row in sql.execute(f"SELECT * FROM {table}"):
+            if not _is_named_text(row):
+                raise StorageCorruptError(f"the table {table} is damaged: it holds {row!r}")
+    for symbol, timeframe, table in sql.execute("SELECT symbol, timeframe, table_name FROM series"):
+        if not _is_table_of(symbol, timeframe, table):
+            raise StorageCorruptError(
+                f"the list of series is damaged: {symbol!r} {timeframe!r} are said to be in"
+                f" {table!r}"
+            )
+    read_coverage(sql)
 
 
 def copy(sql: Sql, source: RawConnection, identity: str) -> Salvaged:
@@ -121,7 +165,9 @@ def copy(sql: Sql, source: RawConnection, identity: str) -> Salvaged:
     Raises:
         StorageOriginError: the damaged file holds data of another identity.
     """
-    meta = dict(_readable(source, "SELECT key, value FROM meta"))
+    meta = dict(
+        row for row in _readable(source, "SELECT key, value FROM meta") if _is_whole_text(row)
+    )
     if meta.get("identity", identity) != identity:
         raise StorageOriginError(
             f"the damaged file holds data of {meta['identity']!r}, expected {identity!r}: it was"
@@ -129,6 +175,9 @@ def copy(sql: Sql, source: RawConnection, identity: str) -> Salvaged:
         )
     sql.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", meta.items())
     for row in _readable(source, "SELECT * FROM markets"):
+        # A name that is damaged is better than a market that is missing; it is read anew anyway.
+        if not _is_named_text(row) or _NO_TEXT in row[1]:
+            continue
         sql.execute("INSERT OR IGNORE INTO markets VALUES (?, ?, ?, ?)", row)
     candles = lost_stretches = 0
     keys = _series_in(source)
@@ -202,7 +251,7 @@ class _DamagedTable:
     def _newest_ms(self) -> int | None:
         try:
             (newest,) = self._source.execute(f"SELECT max(open_time) FROM {self._key.table}")
-        except aiosqlite.DatabaseError:
+        except _UNREADABLE:
             return None
         return newest[0] if isinstance(newest[0], int) else None
 
@@ -218,7 +267,7 @@ class _DamagedTable:
                 if not start_ms <= row[0] < end_ms:
                     return rows, False
                 rows.append(row)
-        except aiosqlite.DatabaseError:
+        except _UNREADABLE:
             return rows, False
         return rows, True
 
@@ -249,6 +298,8 @@ class _DamagedTable:
             "SELECT start_ms, end_ms, row_count, checksum, data FROM blocks WHERE table_name = ?",
             (self._key.table,),
         ):
+            if [type(value) for value in row] != [int, int, int, int, bytes]:
+                continue
             block = blocks.Block(*row)
             for hole in self.lost.overlap(block.start_ms, block.end_ms):
                 columns = blocks.unpack(self._key.table, block)
@@ -294,7 +345,7 @@ def _readable(
     """The rows of an answer up to the first that cannot be read."""
     try:
         yield from source.execute(statement, parameters)
-    except aiosqlite.DatabaseError:
+    except _UNREADABLE:
         return
 
 
@@ -320,13 +371,40 @@ def _series_key(symbol: object, timeframe: object) -> SeriesKey | None:
 
 def _coverage_in(source: RawConnection) -> dict[SeriesKey, list[Any]]:
     known: dict[SeriesKey, list[Any]] = {}
-    for symbol, timeframe, start_ms, end_ms, *rest in _readable(
+    for symbol, timeframe, *span in _readable(
         source,
         "SELECT symbol, timeframe, start_ms, end_ms, state, reason, evidence, known_at_ms"
         " FROM coverage",
     ):
         key = _series_key(symbol, timeframe)
-        whole = isinstance(start_ms, int) and isinstance(end_ms, int) and start_ms < end_ms
-        if key is not None and whole:
-            known.setdefault(key, []).append((start_ms, end_ms, *rest))
-    return known
+        if key is not None and can_be(span):
+            known.setdefault(key, []).append(span)
+    return {key: _disjoint(spans) for key, spans in known.items()}
+
+
+def _disjoint(spans: list[Any]) -> list[Any]:
+    """Without those that overlap: which of two is wrong nobody can tell."""
+    spans.sort()
+    overlapping: set[int] = set()
+    furthest = 0
+    for place in range(1, len(spans)):
+        if spans[place][0] < spans[furthest][1]:
+            overlapping |= {furthest, place}
+        if spans[place][1] > spans[furthest][1]:
+            furthest = place
+    return [span for place, span in enumerate(spans) if place not in overlapping]
+
+
+def _is_named_text(row: Sequence[Any]) -> bool:
+    """Whether all columns after the first, which is the row's name or number, are text."""
+    return isinstance(row[0], int | str) and all(isinstance(value, str) for value in row[1:])
+
+
+def _is_whole_text(row: Sequence[Any]) -> bool:
+    return all(isinstance(value, str) and _NO_TEXT not in value for value in row)
+
+
+def _is_table_of(symbol: object, timeframe: object, table: object) -> bool:
+    if not isinstance(symbol, str) or timeframe not in {known.value for known in Timeframe}:
+        return False
+    return SeriesKey(symbol, Timeframe(timeframe)).table == table

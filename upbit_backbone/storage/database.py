@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar
 
 import aiosqlite
 
@@ -25,6 +27,7 @@ from upbit_backbone.errors import (
 from upbit_backbone.origin import Origin
 from upbit_backbone.storage import damage
 from upbit_backbone.storage.file_lock import FileLock
+from upbit_backbone.storage.line import Line
 from upbit_backbone.storage.migrations import (
     SCHEMA_VERSION,
     NewerSchemaError,
@@ -33,6 +36,7 @@ from upbit_backbone.storage.migrations import (
     schema_version,
 )
 from upbit_backbone.storage.sql import Sql, TierCounts, Work, is_damage
+from upbit_backbone.storage.write_ahead_log import cut_off, length_bytes
 from upbit_backbone.tasks import TaskOwner
 
 logger = logging.getLogger(__name__)
@@ -47,6 +51,9 @@ BUSY_MS = 5_000
 """How long a statement waits for another program's."""
 LOCK_WAIT_S = 5.0
 """How long another program may bring the file up to date meanwhile."""
+ALONE_WAITS_S = (0.2, 0.4, 0.8, 0.8)
+"""How long others are waited for who have the file open, each time that it has to be had alone.
+Two that meet it so at one moment let go both: one is first, the other looks again."""
 LOOK_S = 1.0
 """How often to look whether another program has written."""
 CACHE_KB = 16_000
@@ -54,18 +61,20 @@ CACHE_KB = 16_000
 CHECKPOINT_PAGES = 4_000
 """The log's length: a minute of 700 series writes 700 pages and more, the same ones each minute,
 so that four minutes are moved into the file at the cost of one."""
+LOG_BYTES = 64 << 20
+"""Four times the length at which it is moved into the file: some reader is always busy."""
+LOG_WAIT_MS = 250
+"""How long reads under way, and then those of other programs, are waited for then."""
 CACHED_STATEMENTS = 2_048
 """Each series has statements of its own: hundreds of them are written every minute."""
 
 
-class _Line:
-    """One connection with its thread."""
+class _Need(NamedTuple):
+    """What has to be done to the file before it can be used, while nobody else has it open."""
 
-    def __init__(self, connection: aiosqlite.Connection) -> None:
-        self.connection = connection
-        self.sql = Sql(connection._conn)
-        self.waiting = 0
-        """How many pieces of work wait for it or run."""
+    see_to_it: Callable[[], Awaitable[None]]
+    refusal: StorageError
+    """What is said when somebody else has."""
 
 
 class Database:
@@ -78,19 +87,33 @@ class Database:
         self._origin = origin
         self._tasks = TaskOwner()
         self._queue: asyncio.Queue[tuple[Work[Any], asyncio.Future[Any]]] = asyncio.Queue()
-        self._writer: _Line | None = None
-        self._readers: list[_Line] = []
+        self._writer: Line | None = None
+        self._readers: list[Line] = []
         self._running = False
         self._mark_stored = False
+        self._marked_damaged: bool | None = None
+        """Whether the next opening will know of damage; None: there was none yet."""
+        self._log_limit_bytes = LOG_BYTES
+        self._log_is_long = False
+        self._reads_go_on = asyncio.Event()
+        self._reads_go_on.set()
+        self._read_ended = asyncio.Event()
         self._data_version: int | None = None
         self._written_elsewhere = False
         self._watchers: list[Callable[[], None]] = []
+        self.works = 0
+        """How many pieces of work were asked for: while it stands, nobody uses the file."""
         self.salvaged = ""
         """What happened to a damaged file at opening, in a sentence; empty when nothing did."""
 
     @property
     def path(self) -> Path:
         return self._path
+
+    @property
+    def files(self) -> damage.Files:
+        """The file, and the names that go with it."""
+        return self._files
 
     @property
     def counts(self) -> TierCounts:
@@ -100,6 +123,9 @@ class Database:
             total.from_blocks += line.sql.counts.from_blocks
             total.from_rows += line.sql.counts.from_rows
             total.damaged_blocks += line.sql.counts.damaged_blocks
+        if self._writer is not None:
+            # What the writer reads, it compares; nobody asked for it.
+            total.damaged_blocks += self._writer.sql.counts.damaged_blocks
         return total
 
     def watch(self, written_elsewhere: Callable[[], None]) -> None:
@@ -129,8 +155,8 @@ class Database:
                 f" ({error.strerror or error}): choose a folder that you may write"
                 " (--data-dir or UPBIT_BACKBONE_DATA_DIR)"
             ) from error
+        self.salvaged = ""
         try:
-            await self._share()
             await self._open_writer()
             for _ in range(READERS):
                 reader = await self._connect(self._path)
@@ -147,19 +173,29 @@ class Database:
         self._tasks.spawn(self._look_out(), name="storage lookout")
 
     async def close(self) -> None:
-        """Finish the queued writes (at most 3 s), then close. May be called twice."""
+        """Finish the queued writes (at most 3 s), then close. May be called twice.
+
+        Cancelled, it closes all the same when the write that runs has ended, and leaves the rest.
+        """
         # Whoever comes from now on would wait for a writer that is gone.
         self._running = False
+        try:
+            await self._drain()
+        finally:
+            try:
+                await self._tasks.close()
+            finally:
+                while not self._queue.empty():
+                    self._abandon([self._queue.get_nowait()])
+                await self._disconnect()
+
+    async def _drain(self) -> None:
         if self._writer is not None:
             try:
                 async with asyncio.timeout(DRAIN_S):
                     await self._queue.join()
             except TimeoutError:
                 logger.error("some writes were not finished in time")
-        await self._tasks.close()
-        while not self._queue.empty():
-            self._abandon([self._queue.get_nowait()])
-        await self._disconnect()
 
     async def read(self, work: Work[Result]) -> Result:
         """Run `work` on a reading connection's thread, in a transaction: it sees one moment.
@@ -169,12 +205,18 @@ class Database:
         """
         if not self._running:
             raise ClosedError("the store is closed: open a new service")
+        self.works += 1
+        if not self._reads_go_on.is_set():
+            await self._reads_go_on.wait()
+            if not self._running:
+                raise ClosedError("the store is closed: open a new service")
         reader = min(self._readers, key=lambda line: line.waiting)
         reader.waiting += 1
         try:
             return await self._on_thread(reader, lambda sql: _at_one_moment(sql, work))
         finally:
             reader.waiting -= 1
+            self._read_ended.set()
             self._grant_wishes(reader)
 
     async def write(self, work: Work[Result], *, then: Callable[[], None] | None = None) -> Result:
@@ -183,13 +225,52 @@ class Database:
         Safe to cancel: only the waiting ends, the write goes on, and `then` is called on the
         loop when it is committed.
         """
+        return await asyncio.shield(self.enqueue(work, then=then))
+
+    def enqueue(
+        self, work: Work[Result], *, then: Callable[[], None] | None = None
+    ) -> asyncio.Future[Result]:
+        """The same without waiting; the result must not be cancelled.
+
+        It is written even if the store is closed next.
+        """
         if not self._running:
             raise ClosedError("the store is closed: open a new service")
+        self.works += 1
         done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         # A caller that was cancelled never asks for the error: it is taken as seen.
         done.add_done_callback(lambda future: future.exception() or not then or then())
         self._queue.put_nowait((work, done))
-        return await asyncio.shield(done)
+        return done
+
+    async def tend(self, work: Work[Result]) -> Result:
+        """Run `work` on the writer's thread between two batches, in no transaction.
+
+        For what SQLite refuses inside one. Writes wait for it: it has to be short.
+        """
+        if not self._running:
+            raise ClosedError("the store is closed: open a new service")
+        return await self._on_thread(self._line(), work)
+
+    async def inspect(self, work: Work[Result], *, at_one_moment: bool = True) -> Result:
+        """Run `work`, which may take long, on a reading connection of its own.
+
+        Readers and writes go on meanwhile. Cancelled, SQLite is told to stop at once.
+
+        Args:
+            work: Writes nothing.
+            at_one_moment: In a transaction, as in `read`.
+        """
+        if not self._running:
+            raise ClosedError("the store is closed: open a new service")
+        line = await self._connect(self._path)
+        try:
+            await self._on_thread(line, lambda sql: sql.execute("PRAGMA query_only = 1"))
+            if not at_one_moment:
+                return await self._on_thread(line, work)
+            return await self._on_thread(line, lambda sql: _at_one_moment(sql, work))
+        finally:
+            await line.stop()
 
     async def _write_batches(self) -> None:
         while True:
@@ -202,6 +283,30 @@ class Database:
                 self._abandon(batch)
                 for _ in batch:
                     self._queue.task_done()
+            if self._log_is_long:
+                await self._shorten_log()
+
+    async def _shorten_log(self) -> None:
+        """Begin the log anew: by itself SQLite does so only in a moment without a reader.
+
+        Reads wait meanwhile. Where one begins before the other ends, that moment never comes.
+        """
+        self._reads_go_on.clear()
+        try:
+            async with asyncio.timeout(LOG_WAIT_MS / 1_000):
+                while any(line.waiting for line in self._readers):
+                    self._read_ended.clear()
+                    await self._read_ended.wait()
+            done = await self._on_thread(self._line(), partial(cut_off, wait_ms=LOG_WAIT_MS))
+        except (StorageError, TimeoutError) as error:
+            logger.debug("the log could not be cut off: %s", error)
+            done = False
+        finally:
+            self._reads_go_on.set()
+        # Somebody reads for long: tried again when it has grown by as much once more.
+        grown = 0 if done else await asyncio.to_thread(length_bytes, self._path)
+        self._log_limit_bytes = LOG_BYTES + grown
+        self._log_is_long = False
 
     async def _commit(self, batch: list[tuple[Work[Any], asyncio.Future[Any]]]) -> None:
         assert self._writer is not None
@@ -219,11 +324,20 @@ class Database:
                 await self._commit([item])
             return
         self._tell_watchers()
-        for (_, done), result in zip(batch, results, strict=True):
-            done.set_result(result)
+        waiting = deque(zip(batch, results, strict=True))
+        try:
+            while waiting:
+                (_, done), result = waiting.popleft()
+                done.set_result(result)
+                # What its caller does then is done in this turn of the loop, the next one's in
+                # the next: hundreds at once would hold everybody up.
+                await asyncio.sleep(0)
+        finally:
+            for (_, done), result in waiting:
+                done.set_result(result)
         self._grant_wishes(self._writer)
 
-    def _grant_wishes(self, line: _Line) -> None:
+    def _grant_wishes(self, line: Line) -> None:
         """Have the writer do what readers left, e.g. make a damaged block again."""
         while self._running and line.sql.wishes:
             done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -251,10 +365,14 @@ class Database:
         self._data_version = version
 
     def _tell_watchers(self) -> None:
-        if self._written_elsewhere:
+        if self._written_elsewhere and self._running:
             self._written_elsewhere = False
             for watcher in self._watchers:
-                watcher()
+                try:
+                    watcher()
+                except Exception:
+                    # It runs in the tasks that everything else depends on.
+                    logger.exception("what another program wrote was not taken over")
 
     @staticmethod
     def _abandon(batch: list[tuple[Work[Any], asyncio.Future[Any]]]) -> None:
@@ -266,23 +384,26 @@ class Database:
         sql.execute("BEGIN IMMEDIATE")
         try:
             self._look(sql)
-            self._store_mark(sql)
+            marked = self._store_mark(sql)
             results = [work(sql) for work in works]
             sql.execute("COMMIT")
         except BaseException:
             sql.roll_back()
             raise
+        self._mark_stored = marked
+        self._log_is_long = length_bytes(self._path) > self._log_limit_bytes
         return results
 
-    def _store_mark(self, sql: Sql) -> None:
-        """Keep the mark that the first answer carried, once something is stored."""
-        if not self._mark_stored and self._origin.known:
-            mark = self._origin.mark or ""
-            sql.execute("INSERT OR IGNORE INTO meta VALUES ('mark', ?)", (mark,))
-            # Another program may have stored its own since: then this write must not be.
-            ((stored,),) = sql.execute("SELECT value FROM meta WHERE key = 'mark'")
-            self._origin.expect(stored or None)
-            self._mark_stored = True
+    def _store_mark(self, sql: Sql) -> bool:
+        """Keep the mark that the first answer carried; whether it is stored once this commits."""
+        if self._mark_stored or not self._origin.known:
+            return self._mark_stored
+        mark = self._origin.mark or ""
+        sql.execute("INSERT OR IGNORE INTO meta VALUES ('mark', ?)", (mark,))
+        # Another program may have stored its own since: then this write must not be.
+        ((stored,),) = sql.execute("SELECT value FROM meta WHERE key = 'mark'")
+        self._origin.expect(stored or None)
+        return True
 
     def _check_identity(self, sql: Sql) -> None:
         meta = dict(sql.execute("SELECT key, value FROM meta"))
@@ -309,24 +430,74 @@ class Database:
             )
 
     async def _open_writer(self) -> None:
+        """Open the file under the shared hold: nobody puts another in its place then.
+
+        What has to be done to it first is done while neither another program nor a connection
+        of ours is at it; afterwards it is opened anew.
+        """
+        waits_s = iter(ALONE_WAITS_S)
+        while True:
+            await self._share()
+            need = await self._need()
+            if need is None:
+                return
+            await self._close_writer()
+            wait_s = next(waits_s, None)
+            if wait_s is None:
+                raise need.refusal
+            if await self._lock.exclude(wait_s=wait_s):
+                # Another program may have seen to it between the two holds.
+                need = await self._need()
+                if need is not None:
+                    await need.see_to_it()
+                await self._close_writer()
+
+    async def _need(self) -> _Need | None:
+        """Open the writer, or tell what has to be done first."""
+        if await asyncio.to_thread(self._files.finished.exists):
+            return _Need(self._replace, self._in_use("another file has to take its place"))
+        if await asyncio.to_thread(self._files.is_emptied):
+            return _Need(self._begin_anew, self._in_use("it is empty and has to be begun anew"))
         try:
-            if await asyncio.to_thread(self._files.finished.exists):
-                await self._exclude("its repair was interrupted and has to be finished")
-                await asyncio.to_thread(self._files.replace)
-                await self._share()
             version = await self._try_to_open()
         except NewerSchemaError:
             raise
         except StorageCorruptError as error:
-            await self._close_writer()
-            await self._set_aside(error)
-            version = await self._try_to_open()
-        if version < SCHEMA_VERSION:
-            await self._exclude(
-                f"it has schema {version} and has to be brought to schema {SCHEMA_VERSION}"
+            if self.salvaged:
+                raise
+            return _Need(
+                partial(self._set_aside, error),
+                StorageCorruptError(
+                    f"{error}; another program has it open, so it cannot be mended now: close that"
+                    " program, then start this one again"
+                ),
             )
-            await self._on_thread(self._line(), migrate)
-            await self._share()
+        if version < SCHEMA_VERSION:
+            reason = f"it has schema {version} and has to be brought to schema {SCHEMA_VERSION}"
+            return _Need(self._migrate, self._in_use(reason))
+        return None
+
+    def _in_use(self, reason: str) -> StorageUnavailableError:
+        return StorageUnavailableError(
+            f"{self._path} is open in another program, and {reason}: close that program, then"
+            " start this one again"
+        )
+
+    async def _replace(self) -> None:
+        await asyncio.to_thread(self._files.replace)
+
+    async def _migrate(self) -> None:
+        await self._on_thread(self._line(), migrate)
+
+    async def _begin_anew(self) -> None:
+        aside = await asyncio.to_thread(self._files.begin_anew)
+        self.salvaged = (
+            f"{self._path} is empty, as a file is that was cut off: candles that it held are asked"
+            " again"
+        )
+        if aside is not None:
+            self.salvaged += f"; what had not been moved into it yet lies beside {aside}"
+        logger.warning("%s", self.salvaged)
 
     async def _try_to_open(self) -> int:
         self._writer = await self._connect(self._path)
@@ -346,25 +517,17 @@ class Database:
         damage.read_small_tables(sql)
         return version
 
-    async def _exclude(self, reason: str) -> None:
-        """Have the file alone, for what replaces or rewrites all of it."""
-        if not await self._lock.exclude():
-            raise StorageUnavailableError(
-                f"{self._path} is open in another program, and {reason}: close that program, then"
-                " start this one again"
-            )
-
     async def _set_aside(self, cause: StorageCorruptError) -> None:
         """Copy what can be read of a damaged file into a new one that takes its place."""
-        if not await self._lock.exclude():
-            raise StorageCorruptError(
-                f"{cause}; another program has it open, so it cannot be mended now: close that"
-                " program, then start this one again"
-            ) from cause
+        await self._close_writer()
         await asyncio.to_thread(self._files.discard_unfinished)
         source = await aiosqlite.connect(self._path, isolation_level=None, check_same_thread=False)
         try:
             found = await self._copy_from(source)
+        except StorageUnavailableError as error:
+            # Half a copy is worth nothing, and the disk may be full.
+            await asyncio.to_thread(self._files.discard_unfinished)
+            raise StorageUnavailableError(f"{cause}, and cannot be mended now: {error}") from error
         finally:
             await source.close()
         await asyncio.to_thread(self._files.finish)
@@ -374,7 +537,6 @@ class Database:
             f" kept, what is missing is asked again; the damaged file is now {aside}"
         )
         logger.warning("%s", self.salvaged)
-        await self._share()
 
     async def _copy_from(self, source: aiosqlite.Connection) -> damage.Salvaged:
         line = await self._connect(self._files.unfinished)
@@ -385,29 +547,37 @@ class Database:
 
     def _copy(self, sql: Sql, source: Any) -> damage.Salvaged:
         create(sql)
+        # Without a log all of it is in the one file that gets the name, or its COMMIT fails.
+        sql.execute("PRAGMA journal_mode = DELETE").fetchall()
+        sql.execute("PRAGMA synchronous = FULL")
         sql.execute("BEGIN IMMEDIATE")
         try:
             # Only so does SQLite read a file whose end is missing.
             source.execute("PRAGMA writable_schema = ON")
+            # One letter that is none must not end the reading of a table.
+            source.text_factory = lambda text: text.decode(errors="replace")
             found = damage.copy(sql, source, self._origin.identity)
             sql.execute("COMMIT")
         except BaseException:
             sql.roll_back()
             raise
+        ((said,),) = sql.execute("PRAGMA quick_check(1)").fetchall()
+        if said != "ok":
+            raise StorageUnavailableError(f"the copy of {self._path} is not what was written")
         return found
 
-    def _line(self) -> _Line:
+    def _line(self) -> Line:
         assert self._writer is not None
         return self._writer
 
-    async def _connect(self, path: Path) -> _Line:
+    async def _connect(self, path: Path) -> Line:
         try:
             connection = await aiosqlite.connect(
                 path, isolation_level=None, cached_statements=CACHED_STATEMENTS
             )
         except aiosqlite.Error as error:
             raise self._translated(error) from error
-        line = _Line(connection)
+        line = Line(connection)
         try:
             await self._on_thread(line, _set_up)
         except BaseException:
@@ -421,31 +591,48 @@ class Database:
             self._writer = None
 
     async def _disconnect(self) -> None:
-        while self._readers:
-            await self._readers.pop().connection.close()
-        await self._close_writer()
-        await self._lock.release()
-
-    async def _on_thread(self, line: _Line, work: Work[Result]) -> Result:
-        # aiosqlite (pinned) has no public way to run a whole function on its thread.
-        run: Callable[..., Awaitable[Any]] = line.connection._execute
+        lines = [*self._readers, *([] if self._writer is None else [self._writer])]
+        self._readers, self._writer = [], None
         try:
-            return cast(Result, await run(self._marking_damage, line.sql, work))
-        except aiosqlite.Error as error:
+            # The writer last, and alone: then SQLite moves the log into the file.
+            while lines:
+                await lines[0].connection.close()
+                lines.pop(0)
+        finally:
+            # The thread of a connection ends with it, whoever is cancelled meanwhile.
+            for line in lines:
+                line.connection.stop()
+            await self._lock.release()
+
+    async def _on_thread(self, line: Line, work: Work[Result]) -> Result:
+        try:
+            return await line.run(lambda sql: self._marking_damage(sql, work))
+        except (aiosqlite.Error, UnicodeDecodeError) as error:
             raise self._translated(error) from error
 
     def _marking_damage(self, sql: Sql, work: Work[Result]) -> Result:
         try:
             return work(sql)
-        except aiosqlite.Error as error:
+        except (aiosqlite.Error, UnicodeDecodeError, StorageCorruptError) as error:
             sql.met_damage = sql.met_damage or is_damage(error)
             raise
         finally:
-            if sql.met_damage and self._running:
-                self._files.marker.touch()
+            if sql.met_damage and self._running and not self._marked_damaged:
+                self._mark_damaged()
 
-    def _translated(self, error: aiosqlite.Error) -> StorageError:
-        if isinstance(error, aiosqlite.OperationalError):
+    def _mark_damaged(self) -> None:
+        """Have the next opening see to it; on a full disk that must not cost the answer."""
+        try:
+            self._files.marker.touch()
+        except OSError as error:
+            if self._marked_damaged is None:
+                logger.warning("%s is damaged and cannot be marked so: %s", self._path, error)
+            self._marked_damaged = False
+        else:
+            self._marked_damaged = True
+
+    def _translated(self, error: aiosqlite.Error | UnicodeDecodeError) -> StorageError:
+        if isinstance(error, aiosqlite.OperationalError) and not is_damage(error):
             return StorageUnavailableError(
                 f"{self._path} cannot be used now ({error}): check that the folder can be"
                 " written, the disk is not full and no other program holds the file"
@@ -476,6 +663,7 @@ def _set_up(sql: Sql) -> None:
     sql.execute("PRAGMA synchronous = NORMAL")
     sql.execute(f"PRAGMA cache_size = -{CACHE_KB}")
     sql.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    sql.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
 
 
 def _at_one_moment(sql: Sql, work: Work[Result]) -> Result:

@@ -11,6 +11,8 @@ from upbit_backbone.models import CandleSeries, Timeframe
 from upbit_backbone.storage.coverage import LIVE, Coverage
 from upbit_backbone.storage.spans import Range, SpanSet
 
+OVER_MS = 60_000
+"""A period is built only when it was over for so long: late trades still change its candles."""
 MAX_SMALLER = 50_000
 """Periods read to build a range: a page of 200 hours takes 12,000 minutes, which are read in
 less time than a page is asked for."""
@@ -34,7 +36,7 @@ def smaller_of(timeframe: Timeframe) -> Iterator[Timeframe]:
 
 
 def buildable(
-    known: Coverage, timeframe: Timeframe, smaller: Timeframe, span: Range
+    known: Coverage, timeframe: Timeframe, smaller: Timeframe, span: Range, now_ms: int
 ) -> list[Range]:
     """The parts of a range of which the smaller candles are all known, and settled.
 
@@ -43,6 +45,7 @@ def buildable(
         timeframe: Of the candles to build; the range is on its grid.
         smaller: Of those that are stored.
         span: What is wanted.
+        now_ms: The exchange's time.
     """
     settled = SpanSet()
     for one in known.between(*span):
@@ -52,7 +55,7 @@ def buildable(
     found = []
     for part in settled:
         start_ms = timeframe.ceil_ms(part.start_ms)
-        end_ms = timeframe.floor_ms(part.end_ms)
+        end_ms = timeframe.floor_ms(min(part.end_ms, now_ms - OVER_MS))
         if start_ms < end_ms and (end_ms - start_ms) // smaller.typical_ms <= MAX_SMALLER:
             found.append(Range(start_ms, end_ms))
     return found

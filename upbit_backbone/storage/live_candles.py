@@ -5,132 +5,61 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
-from upbit_backbone.clock import epoch_ms
-from upbit_backbone.errors import BackboneError, SlowConsumerError
+from upbit_backbone.clock import SECOND_MS, epoch_ms
 from upbit_backbone.models import Candle, CandleSeries, Gap
-from upbit_backbone.protocol import Policy, Subscription, SubscriptionState, Whole
+from upbit_backbone.protocol import Policy, Priority, Subscription, SubscriptionState, Whole
+from upbit_backbone.reader import Reader
 from upbit_backbone.storage.candle_tables import SeriesKey
 from upbit_backbone.storage.coverage import LIVE, KnownSpan
 from upbit_backbone.storage.series_memory import Tail
 from upbit_backbone.storage.spans import SpanSet
 
-MAX_UNREAD = 10_000
-"""Values a reader of all may leave unread, as of every other stream."""
 MAX_CONFLATED = 256
 """Candles a reader of the latest may leave unread: a page settles up to 200 at once."""
 MAX_UNWRITTEN = 200
-"""Closed candles kept while the file cannot be written; older ones are asked again."""
-LIFE_S = 2.0
-"""A confirmed stream showed a sign of life within this time: so old its values are at most."""
+"""Closed candles kept while the file cannot be written; older ones are asked again, as a seam."""
 LATE_CLOSING_MS = 6_000
 """A stream that has not closed a period so long after its end is not up to now."""
 
 
-class CandleReader:
-    """A `Subscription` to the candles of one series, fed by a stream that others share.
-
-    ``policy="latest"`` keeps the newest candle of each open time, ``policy="all"`` every value.
-    """
+class CandleReader(Reader):
+    """A reader of one series, fed by a stream that others share: it stands as that does."""
 
     def __init__(
         self,
         policy: Policy,
         source: Callable[[], Subscription | None],
-        on_close: Callable[[CandleReader], None],
+        on_close: Callable[[Self], None],
+        priority: Priority = Priority.NORMAL,
+        on_priority: Callable[[Priority], None] | None = None,
     ) -> None:
-        self.policy = policy
+        super().__init__(
+            policy, on_close, priority, most_conflated=MAX_CONFLATED, on_priority=on_priority
+        )
         self._source = source
-        self._on_close = on_close
-        self._all: deque[Any] = deque()
-        self._latest: OrderedDict[Any, Candle] = OrderedDict()
-        self._error: BackboneError | None = None
-        self._closed = ""
-        self._wake = asyncio.Event()
 
     @property
     def state(self) -> SubscriptionState:
         source = self._source()
-        if self._closed:
-            return "closed"
-        return "pending" if source is None else source.state
+        return super().state if source is None or super().state == "closed" else source.state
 
     @property
     def reason(self) -> str:
         source = self._source()
-        return self._closed or ("" if source is None else source.reason)
+        return super().reason if source is None or super().state == "closed" else source.reason
+
+    @property
+    def complete_to_ms(self) -> int | None:
+        source = self._source()
+        return None if source is None else source.complete_to_ms
 
     def push(self, value: Candle | Gap) -> None:
-        """Hand over a value; never waits."""
-        if self._closed:
-            return
-        if self.policy == "all":
-            if len(self._all) >= MAX_UNREAD:
-                self.fail(
-                    SlowConsumerError(
-                        f"a reader left {MAX_UNREAD} values unread and its stream was ended:"
-                        ' read faster, or take policy="latest"'
-                    )
-                )
-                return
-            self._all.append(value)
-        elif isinstance(value, Candle):
-            self._latest[value.open_time] = value
-            if len(self._latest) > MAX_CONFLATED:
-                self._latest.popitem(last=False)
-        self._wake.set()
-
-    def fail(self, error: BackboneError) -> None:
-        """End the stream with an error, raised once the unread values are read."""
-        if not self._closed:
-            self._error = error
-            self._end(str(error))
-
-    def close(self) -> None:
-        """End the stream; unread values are dropped. May be called twice."""
-        self._all.clear()
-        self._latest.clear()
-        self._error = None
-        if not self._closed:
-            self._end("closed by its reader")
-
-    def finish(self, reason: str) -> None:
-        """End the stream once the unread values are read."""
-        if not self._closed:
-            self._end(reason)
-
-    def _end(self, reason: str) -> None:
-        self._closed = reason
-        self._wake.set()
-        self._on_close(self)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Candle | Gap:
-        while True:
-            if self._all:
-                value: Candle | Gap = self._all.popleft()
-                return value
-            if self._latest:
-                return self._latest.popitem(last=False)[1]
-            if self._error is not None:
-                error, self._error = self._error, None
-                raise error
-            if self._closed:
-                raise StopAsyncIteration
-            self._wake.clear()
-            await self._wake.wait()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        self.close()
+        """Hand over a value; never waits. Gaps are told to readers of all."""
+        if self.policy == "all" or isinstance(value, Candle):
+            super().push(value)
 
 
 class LiveProof(NamedTuple):
@@ -158,7 +87,6 @@ class LiveSeries:
         self._unstored: dict[int, Candle] = {}
         self._waiting: dict[int, Candle] = {}
         self._gap: Gap | None = None
-        self._told_s = 0.0
         self._rows: CandleSeries | None = None
 
     @property
@@ -171,15 +99,20 @@ class LiveSeries:
         """The candle that forms now, as a new reader is told first."""
         return self._forming[max(self._forming)] if self._forming else None
 
+    def weigh(self) -> None:
+        """Let the stream be as urgent as the most urgent of those who read it."""
+        if self.source is not None:
+            urgent = min((reader.priority for reader in self.readers), default=Priority.LOW)
+            self.source.set_priority(urgent)
+
     def push(self, value: Candle | Gap) -> None:
         """Hand a value to the readers."""
         for reader in tuple(self.readers):
             if reader.policy == "all" or isinstance(value, Candle):
                 reader.push(value)
 
-    def take(self, value: Candle | Gap | Whole, now_ms: int, now_s: float) -> LiveProof | None:
+    def take(self, value: Candle | Gap | Whole, now_ms: int) -> LiveProof | None:
         """Take what the stream told; returns what it proves."""
-        self._told_s = now_s
         self._rows = None
         if isinstance(value, Candle):
             return self._take_candle(value, now_ms)
@@ -194,6 +127,14 @@ class LiveSeries:
         self._forming.clear()
         self._waiting.clear()
         self._unstored.clear()
+
+    def lost(self, below_ms: int) -> None:
+        """What it proved below a time will never be stored: it is whole from there on only."""
+        if self.whole_from_ms is not None:
+            self.whole_from_ms = max(self.whole_from_ms, below_ms)
+        for at_ms in [at for at in self._unstored if at < below_ms]:
+            del self._unstored[at_ms]
+        self._rows = None
 
     def stored(self, proof: LiveProof) -> None:
         """It is committed."""
@@ -211,6 +152,9 @@ class LiveSeries:
         source, whole_from_ms = self.source, self.whole_from_ms
         if whole_from_ms is None or source is None or source.state != "confirmed":
             return None
+        complete_to_ms = source.complete_to_ms
+        if complete_to_ms is None or whole_from_ms > now_ms:
+            return None
         late_ms = now_ms - self.key.timeframe.next_ms(self._closed_to_ms)
         if late_ms > LATE_CLOSING_MS:
             return None
@@ -218,8 +162,10 @@ class LiveSeries:
         if self._rows is None:
             held = self._unstored | self._forming
             self._rows = series_of(self.empty, [held[at] for at in sorted(held) if at >= start_ms])
-        received_s = max(self._told_s, now_s - LIFE_S)
-        return Tail(self._rows, start_ms, self._closed_to_ms, now_ms, received_s)
+        # What came since may be lost, or on its way: of that nothing is known yet.
+        received_s = now_s - max(0, now_ms - complete_to_ms) / SECOND_MS
+        over_ms = self.key.timeframe.next_ms(self._closed_to_ms) + LATE_CLOSING_MS
+        return Tail(self._rows, start_ms, self._closed_to_ms, over_ms, received_s, received_s)
 
     def _take_candle(self, candle: Candle, now_ms: int) -> LiveProof | None:
         at_ms = epoch_ms(candle.open_time)
@@ -276,9 +222,16 @@ class LiveSeries:
     def _keep(self, at_ms: int, candle: Candle) -> None:
         self._unstored[at_ms] = candle
         if len(self._unstored) > MAX_UNWRITTEN:
-            oldest_ms = min(self._unstored)
-            del self._unstored[oldest_ms]
-            self._stored_to_ms = max(self._stored_to_ms, self.key.timeframe.next_ms(oldest_ms))
+            self.lost(self.key.timeframe.next_ms(min(self._unstored)))
+
+
+def with_revised(page: CandleSeries, revised: Iterable[Candle]) -> CandleSeries:
+    """A page with the candles that late trades changed after it was asked, as they are now."""
+    low_ms = int(page.time[0]) if len(page) else None
+    known = [one for one in revised if low_ms is not None and epoch_ms(one.open_time) >= low_ms]
+    kept = [one for one in known if len(page.between(at := epoch_ms(one.open_time), at + 1))]
+    rows = series_of(page[:0], kept).labelled(page.source)
+    return CandleSeries.merged([page, rows])
 
 
 def series_of(empty: CandleSeries, candles: Iterable[Candle]) -> CandleSeries:

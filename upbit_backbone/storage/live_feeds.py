@@ -60,6 +60,11 @@ class LiveFeeds:
         """The series that are shown or pinned."""
         return tuple(self._series)
 
+    @property
+    def fault(self) -> BaseException | None:
+        """The last unexpected error that ended a stream; those after it go on."""
+        return self._tasks.failure
+
     def get(self, key: SeriesKey) -> LiveSeries | None:
         """What is known of a series' stream; None: it is neither shown nor pinned."""
         return self._series.get(key)
@@ -82,10 +87,18 @@ class LiveFeeds:
 
         def left(reader: CandleReader) -> None:
             source_of.readers.discard(reader)
+            source_of.weigh()
             self._end_unwanted(source_of)
 
-        reader = CandleReader(request.policy, lambda: source_of.source, left)
+        reader = CandleReader(
+            request.policy,
+            lambda: source_of.source,
+            left,
+            request.priority,
+            lambda _: source_of.weigh(),
+        )
         live.readers.add(reader)
+        live.weigh()
         if live.newest is not None:
             reader.push(live.newest)
         return reader
@@ -113,18 +126,23 @@ class LiveFeeds:
         return live
 
     async def _follow(self, live: LiveSeries, source: Subscription) -> None:
-        error: BackboneError | None = None
+        error: BackboneError | None = ClosedError(
+            "the candles ended because the service closes, or by a fault of its own"
+        )
         try:
             async for value in source:
                 if isinstance(value, Candle | Gap):
                     live.push(value)
-                proof = live.take(value, self._clock.now_ms(), self._clock.monotonic())
+                proof = live.take(value, self._clock.now_ms())
                 if proof is not None:
                     self._on_proof(live, proof)
+            error = None
         except BackboneError as failure:
             error = failure
             logger.info("the live candles of %s %s ended: %s", *live.key, failure)
-        self._end(live, error)
+        finally:
+            # Cancelled, or a fault of ours: nobody may wait for a stream that is gone.
+            self._end(live, error)
 
     async def _keep_pinned(self, key: SeriesKey) -> None:
         request = BackboneRequest(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 
+import aiosqlite
+
 from upbit_backbone.errors import StorageCorruptError
 from upbit_backbone.storage.sql import Sql
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -37,6 +39,14 @@ CREATE UNIQUE INDEX blocks_of_series ON blocks (
     table_name, start_ms, end_ms, row_count
 )
 """
+# When a series was last asked for: what was not used for longest makes room first.
+_USAGE = """
+CREATE TABLE usage (
+    symbol TEXT, timeframe TEXT, used_ms INTEGER NOT NULL, PRIMARY KEY (symbol, timeframe)
+) WITHOUT ROWID
+"""
+_SMALL_BYTES = 64 << 20
+"""Up to here the whole file is written anew while a program starts: that takes a second."""
 
 
 class NewerSchemaError(StorageCorruptError):
@@ -74,7 +84,7 @@ def create(sql: Sql) -> None:
     sql.execute("BEGIN IMMEDIATE")
     try:
         if schema_version(sql) == 0:
-            for statement in f"{_TABLES};{_BLOCKS}".split(";"):
+            for statement in f"{_TABLES};{_BLOCKS};{_USAGE}".split(";"):
                 sql.execute(statement)
             sql.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         sql.execute("COMMIT")
@@ -100,6 +110,7 @@ def migrate(sql: Sql) -> None:
     except BaseException:
         sql.roll_back()
         raise
+    _let_shrink(sql)
     sql.execute("PRAGMA journal_mode = WAL")
     logger.info("the store was brought from schema %d to %d", version, SCHEMA_VERSION)
 
@@ -112,4 +123,39 @@ def _from_1_to_2(sql: Sql) -> None:
         sql.execute(view_of(table))
 
 
-_STEPS = {1: _from_1_to_2}
+def _from_2_to_3(sql: Sql) -> None:
+    """Add when each series was last used."""
+    sql.execute(_USAGE)
+
+
+def can_shrink(sql: Sql) -> bool:
+    """Whether pages that become free can be given back step by step."""
+    ((mode,),) = sql.execute("PRAGMA auto_vacuum")
+    return bool(mode == _INCREMENTAL)
+
+
+def vacuum(sql: Sql) -> None:
+    """Write the whole file anew, so that it has no free pages and can shrink step by step later.
+
+    Outside a transaction, with the file to oneself; a process that is killed leaves the old file.
+    """
+    sql.execute("PRAGMA auto_vacuum = INCREMENTAL")
+    sql.execute("VACUUM")
+
+
+def _let_shrink(sql: Sql) -> None:
+    """Let a file of schema 1 shrink, if it is small; a large one waits for ``db vacuum``."""
+    ((pages,),) = sql.execute("PRAGMA page_count")
+    ((page_bytes,),) = sql.execute("PRAGMA page_size")
+    if can_shrink(sql) or pages * page_bytes > _SMALL_BYTES:
+        return
+    try:
+        vacuum(sql)
+    except aiosqlite.OperationalError as error:
+        # Without room for a second file it stays as it is, whole.
+        logger.info("the store could not be written anew: %s", error)
+
+
+_INCREMENTAL = 2
+"""What ``PRAGMA auto_vacuum`` answers then."""
+_STEPS = {1: _from_1_to_2, 2: _from_2_to_3}

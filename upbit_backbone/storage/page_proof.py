@@ -6,6 +6,7 @@ from upbit_backbone.clock import DAY_MS, SECOND_MS
 from upbit_backbone.models import CandleSeries, SpanState, Timeframe
 from upbit_backbone.storage.coverage import (
     BEGINNING_MS,
+    CONTRADICTED,
     REST,
     UNCONFIRMED,
     Coverage,
@@ -61,12 +62,17 @@ def _below_short_page(
 ) -> KnownSpan | None:
     """What follows from it that the exchange shows nothing below `low_ms`."""
     traded_to_ms = known.last_complete_end_ms(low_ms)
-    start_ms = BEGINNING_MS if traded_to_ms is None else traded_to_ms
+    start_ms = BEGINNING_MS
     if timeframe is Timeframe.S1:
-        start_ms = max(start_ms, timeframe.ceil_ms(asked_ms - SECONDS_KEPT_MS))
+        start_ms = timeframe.ceil_ms(asked_ms - SECONDS_KEPT_MS)
+    evidence = "an empty page" if rows == 0 else f"a short page of {rows}"
+    if traded_to_ms is not None and traded_to_ms > start_ms:
+        # There was room for candles that are stored: such a page cannot be right.
+        if traded_to_ms == low_ms:
+            return None
+        return KnownSpan(traded_to_ms, low_ms, "unknown", CONTRADICTED, evidence, asked_ms)
     if start_ms >= low_ms:
         return None
-    evidence = "an empty page" if rows == 0 else f"a short page of {rows}"
     first = known.at(low_ms - 1)
     if first is not None and first.unsettled and first.state == "empty":
         # The stream saw no trade there, and the exchange shows none.

@@ -50,6 +50,10 @@ class SpanSet:
         """Add a range; an empty one changes nothing."""
         if start_ms >= end_ms:
             return
+        if self._ranges and self._ranges[-1].end_ms == start_ms:
+            # A candle that closes, after those before it.
+            self._ranges[-1] = Range(self._ranges[-1].start_ms, end_ms)
+            return
         first = bisect_left(self._ranges, start_ms, key=lambda item: item.end_ms)
         last = bisect_right(self._ranges, end_ms, key=lambda item: item.start_ms)
         if first < last:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
+
+from upbit_backbone.errors import StorageCorruptError
 
 Result = TypeVar("Result")
 
@@ -42,11 +44,14 @@ class Learnt:
 
     tables: set[str] = field(default_factory=set)
     sealed: dict[str, Sealed] = field(default_factory=dict)
+    live_spans: dict[Hashable, int] = field(default_factory=dict)
+    """Where the newest span of a series begins, while it is one that the stream proved."""
 
     def forget(self) -> None:
         """Ask again: another program wrote, or a transaction was rolled back."""
         self.tables.clear()
         self.sealed.clear()
+        self.live_spans.clear()
 
 
 @dataclass(slots=True)
@@ -91,6 +96,11 @@ Work = Callable[[Sql], Result]
 
 
 def is_damage(error: BaseException | None) -> bool:
-    """Whether SQLite says that the file itself is not what it wrote."""
+    """Whether the file itself is not what was written into it."""
+    if isinstance(error, UnicodeDecodeError | StorageCorruptError):
+        return True
+    # What Python says of text that is none has no name.
+    if str(error).startswith("Could not decode to UTF-8"):
+        return True
     name = getattr(error, "sqlite_errorname", "")
     return name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB"))

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
 
-from upbit_backbone.clock import SECOND_MS, Clock, utc_datetime
+from upbit_backbone.candle_checks import check_page
+from upbit_backbone.clock import SECOND_MS, Clock, epoch_ms, utc_datetime
 from upbit_backbone.errors import (
     ClosedError,
     InvalidRequestError,
     RateLimitedError,
     StorageCorruptError,
-    StorageError,
     StorageUnavailableError,
     TransportError,
     UnknownSymbolError,
@@ -34,6 +35,7 @@ from upbit_backbone.models import (
 )
 from upbit_backbone.origin import Origin
 from upbit_backbone.protocol import (
+    MAX_PAGE_CANDLES,
     BackboneMetadata,
     BackboneRequest,
     BackboneResponse,
@@ -41,50 +43,64 @@ from upbit_backbone.protocol import (
     DataType,
     Health,
     LayerStatus,
-    Priority,
     Reach,
+    SelfAudit,
     Subscription,
 )
+from upbit_backbone.storage.answers import (
+    holes,
+    missing_below,
+    missing_spans,
+    silent_spans,
+    unread,
+)
+from upbit_backbone.storage.audit import Auditor
+from upbit_backbone.storage.audit_table import Repair
 from upbit_backbone.storage.candle_tables import (
     SeriesKey,
-    read_markets,
-    read_rows,
-    write_markets,
 )
 from upbit_backbone.storage.coverage import (
     BEGINNING_MS,
-    FOREVER_MS,
-    REST,
     UNCONFIRMED,
     Coverage,
     KnownSpan,
-    Unknown,
 )
 from upbit_backbone.storage.coverage_table import (
+    Outdated,
     Settled,
-    forget_delisting,
-    put_spans,
     read_coverage,
-    write_live,
+    read_proved,
     write_page,
 )
 from upbit_backbone.storage.database import Database
-from upbit_backbone.storage.larger_timeframes import aggregated, buildable, smaller_of
-from upbit_backbone.storage.live_candles import LiveProof, LiveSeries, series_of
+from upbit_backbone.storage.figures import StoreFigures
+from upbit_backbone.storage.file_health import FileHealth
+from upbit_backbone.storage.larger_candles import LargerCandles
+from upbit_backbone.storage.late_trades import LateTrades, without
+from upbit_backbone.storage.listings import Listings
+from upbit_backbone.storage.live_candles import LiveProof, LiveSeries, with_revised
 from upbit_backbone.storage.live_feeds import LiveFeeds
+from upbit_backbone.storage.live_writes import LiveWrite, LiveWrites
+from upbit_backbone.storage.maintenance import Maintenance
+from upbit_backbone.storage.other_programs import OtherPrograms
 from upbit_backbone.storage.page_proof import proofs_of_page
+from upbit_backbone.storage.retention import RetentionPolicy, forget
 from upbit_backbone.storage.series_memory import Answer, MemoryTier, SeriesMemory, Tail
 from upbit_backbone.storage.spans import Range
 from upbit_backbone.storage.sql import Sql
-from upbit_backbone.storage.tending import Tending
+from upbit_backbone.storage.tending import LowTurn, Tending, never
 from upbit_backbone.tasks import TaskOwner
-
-logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 1.0
 """How often the store looks whether a page of its own is due."""
+IDLE_S = 60.0
+"""Nobody has asked for a page for so long: there is time for the self-audit."""
 WARM_CANDLES = 1_000
 """How many of the newest candles of a series are brought into memory at once."""
+BETWEEN_SERIES_S = 0.01
+"""Warming up leaves loop and file to others for so long after each series."""
+MOST_READS = 5
+"""So often is read for one answer; what is dropped each time is told as missing."""
 RECENTLY_USED = 50
 """So many series that were written last are brought into memory at the start."""
 
@@ -108,6 +124,10 @@ class Storage:
         memory_limit_bytes: int,
         pinned: Iterable[tuple[str, Timeframe]] = (),
         look_every_s: float = LOOK_EVERY_S,
+        rng: Random | None = None,
+        gives_way: Callable[[], bool] = never,
+        low_turn: LowTurn = nullcontext,
+        policy: RetentionPolicy | None = None,
     ) -> None:
         """Take the layer below; nothing is opened before `start`.
 
@@ -119,6 +139,10 @@ class Storage:
             memory_limit_bytes: Of candles held in memory.
             pinned: Series that stay up to now although nobody reads them.
             look_every_s: How often to look whether a page of its own is due.
+            rng: Chance, which candles the self-audit reads again; None: there is none.
+            gives_way: Whether pages of the store's own have to wait for the load.
+            low_turn: What they hold while they are under way: one turn for all LOW requests.
+            policy: What may be stored; None: all that was ever read stays.
         """
         self._below = below
         self._origin = origin
@@ -128,21 +152,76 @@ class Storage:
         self._coverage: dict[SeriesKey, Coverage] = {}
         self._pinned = tuple(SeriesKey(*one) for one in pinned)
         self._tasks = TaskOwner()
-        self._tending = Tending(self._page, self._known, clock=clock, look_every_s=look_every_s)
+        self._tending = Tending(
+            self._page,
+            self._known,
+            clock=clock,
+            look_every_s=look_every_s,
+            gives_way=gives_way,
+            low_turn=low_turn,
+        )
+        self._low_turn = low_turn
         self._live = LiveFeeds(below, clock=clock, empty=self._empty, on_proof=self._keep_live)
         self._loading: dict[SeriesKey, asyncio.Lock] = {}
-        self._markets: tuple[Market, ...] = ()
+        self._health = FileHealth(clock)
+        self._live_writes = LiveWrites(
+            self._database, health=self._health, committed=self._live_committed
+        )
+        self._listings = Listings(
+            self._database,
+            self._coverage,
+            self._memory,
+            ask=self.markets,
+            health=self._health,
+            clock=clock,
+        )
+        self._larger = LargerCandles(
+            self._database,
+            self._coverage,
+            self._keep,
+            origin=origin,
+            health=self._health,
+            clock=clock,
+        )
+        self._maintenance = Maintenance(
+            self._database,
+            clock=clock,
+            policy=policy or RetentionPolicy(),
+            spared=lambda: {*self._pinned, *self._live.shown},
+            removed=self._candles_removed,
+            look_every_s=look_every_s,
+        )
+        self._others = OtherPrograms(
+            self._database,
+            self._coverage,
+            self._memory,
+            known=self._known,
+            taken_over=self._taken_over,
+            health=self._health,
+            pause_s=look_every_s,
+        )
+        self._late = LateTrades()
+        self._asked_s = clock.monotonic()
+        self._audit: Auditor | None = None
+        if rng is not None:
+            self._audit = Auditor(
+                self._database,
+                self._sample,
+                origin=origin,
+                clock=clock,
+                rng=rng,
+                idle=self._is_idle,
+                on_repair=self._repaired,
+                on_unknown=self._listings.delisted,
+            )
+            self._tending.when_idle(self._audit.next_page)
         self._running = False
-        self._failure: str = ""
-        self._since_ms = clock.now_ms()
         self._memory_hits = 0
         self._database_reads = 0
         self._misses = 0
         self._rows_written = 0
-        self._commits = 0
         self._restated = 0
         self._settled = 0
-        self._built = 0
 
     async def start(self) -> None:
         """Open the database and learn what it proves.
@@ -151,22 +230,38 @@ class Storage:
             StorageError: as `Database.open`.
         """
         await self._database.open()
-        self._database.watch(self._written_elsewhere)
-        self._coverage = await self._database.read(read_coverage)
-        self._markets = await self._database.read(read_markets)
+        self._database.watch(self._others.have_written)
+        self._coverage |= await self._database.read(read_coverage)
+        await self._listings.read()
+        if self._audit is not None:
+            await self._audit.start()
         self._running = True
         for key, coverage in self._coverage.items():
             self._tending.settling.take(key, coverage)
         self._tasks.spawn(self._tending.run(), name="storage tending")
+        self._tasks.spawn(self._maintenance.run(), name="storage maintenance")
         for key in self._pinned:
             self._live.pin(key)
 
     async def stop(self) -> None:
         """Finish the writes (at most 3 s) and close the file. May be called twice."""
         self._running = False
-        await self._live.close()
-        await self._tasks.close()
-        await self._database.close()
+        cancelled: asyncio.CancelledError | None = None
+        for end in (
+            self._live.close,
+            self._live_writes.close,
+            self._others.close,
+            self._tasks.close,
+            self._maintenance.finish,
+            self._database.close,
+        ):
+            try:
+                await end()
+            except asyncio.CancelledError as error:
+                # The file's threads would keep the process from ending.
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
 
     def stored_series(self) -> tuple[tuple[str, Timeframe], ...]:
         """Which series hold anything, by symbol and timeframe."""
@@ -175,6 +270,10 @@ class Storage:
             for key, coverage in self._coverage.items()
             if any(span.state == "complete" for span in coverage)
         )
+
+    def holds(self, symbol: str) -> bool:
+        """Whether candles of a symbol are stored, be it listed or not."""
+        return any(symbol == stored for stored, _ in self.stored_series())
 
     def peek(
         self,
@@ -207,9 +306,10 @@ class Storage:
             now_ms=self._clock.now_ms(),
             fresh_since_s=now - max_age_s,
         )
-        if _holes(answer):
+        if holes(answer):
             return None
         self._memory_hits += 1
+        self._maintenance.used(SeriesKey(symbol, timeframe))
         return answer.rows
 
     def peek_age_s(
@@ -235,6 +335,7 @@ class Storage:
         """Answer from the store (`STORED`), or through the layer below (`ANYWHERE`).
 
         Raises:
+            ProtocolError: a page is not what was asked for; nothing of it is stored.
             BackboneError: as the layer below.
         """
         if request.data_type is not DataType.CANDLE:
@@ -247,6 +348,7 @@ class Storage:
         key = SeriesKey(request.symbols[0], request.timeframe)
         if request.reach is Reach.STORED:
             return await self._stored(key, request)
+        self._asked_s = self._clock.monotonic()
         return await self._page(key, request)
 
     def subscribe(self, request: BackboneRequest) -> Subscription:
@@ -267,17 +369,15 @@ class Storage:
         try:
             markets = await self._below.markets()
         except (TransportError, RateLimitedError):
-            if self._markets:
-                return self._markets
+            if self._listings.markets:
+                return self._listings.markets
             raise
-        if markets != self._markets and self._running:
-            self._markets = markets
-            await self._written(self._database.write(lambda sql: write_markets(sql, markets)))
-            await self._relisted({market.symbol for market in markets})
+        if self._running:
+            await self._listings.take(markets)
         return markets
 
     async def warm_up_cache(self, symbols: Iterable[str] = ()) -> int:
-        """Bring the newest candles of series into memory; asks nobody.
+        """Bring the newest candles of series into memory; asks nobody, and gives way in between.
 
         Pinned and shown series, those of the symbols, and those written last.
 
@@ -293,6 +393,7 @@ class Storage:
         for key in wanted:
             series = await self.get_with_fallback(key, count=WARM_CANDLES)
             held += len(series) if series is not None else 0
+            await asyncio.sleep(BETWEEN_SERIES_S)
         return held
 
     async def get_with_fallback(
@@ -306,20 +407,20 @@ class Storage:
         complete = [one for one in self._known(key) if one.state == "complete"]
         if not complete:
             return None
-        response = await self._stored(
-            key,
-            BackboneRequest(
-                DataType.CANDLE,
-                (key.symbol,),
-                key.timeframe,
-                end_time=utc_datetime(complete[-1].end_ms),
-                count=count,
-                priority=Priority.LOW,
-                reach=Reach.STORED,
-            ),
+        answer, _ = await self._found(
+            key, None, complete[-1].end_ms, count, max_age_s=0.0, may_build=False
         )
-        rows: CandleSeries = response.data
-        return rows
+        return answer.rows
+
+    @property
+    def self_audit(self) -> SelfAudit | None:
+        """What a random sample of the stored candles was worth when it was last read again."""
+        return None if self._audit is None else self._audit.found
+
+    @property
+    def figures(self) -> StoreFigures | None:
+        """Size and content of the file as measured last; None before the first time."""
+        return self._maintenance.figures
 
     def status(self) -> LayerStatus:
         """Healthy, degraded (the file fails) or down."""
@@ -330,7 +431,7 @@ class Storage:
             health = "degraded"
         counters = {
             "memory_hits": float(self._memory_hits),
-            "database_reads": float(self._database_reads),
+            "database_reads": float(self._database_reads + self._larger.reads),
             "misses": float(self._misses),
             "rows_written": float(self._rows_written),
             "live_series": float(len(self._live.shown)),
@@ -338,54 +439,50 @@ class Storage:
             "restated": float(self._restated),
             "settling_pages": float(self._tending.settling_pages),
             "seam_pages": float(self._tending.seam_pages),
-            "built": float(self._built),
+            "built": float(self._larger.built),
             "memory_bytes": float(self._memory.size_bytes),
         }
+        found = self.self_audit
+        if found is not None:
+            counters |= {
+                "audit_compared": float(found.compared),
+                "audit_agreeing": float(found.agreeing),
+                "audit_restated": float(found.restated),
+                "audit_vanished": float(found.vanished),
+                "audit_appeared": float(found.appeared),
+            }
         reading = self._database.counts
         counters |= {
             "candles_from_blocks": float(reading.from_blocks),
             "candles_from_rows": float(reading.from_rows),
             "damaged_blocks": float(reading.damaged_blocks),
         }
+        counters |= self._maintenance.counters()
         reason = self._failure if self._running else "not running"
-        return LayerStatus("layer_2", health, reason, utc_datetime(self._since_ms), counters)
+        return LayerStatus("layer_2", health, reason, utc_datetime(self._health.since_ms), counters)
+
+    @property
+    def _failure(self) -> str:
+        """What keeps the store from doing all it should; empty: nothing."""
+        fault = self._tending.fault or self._live.fault or self._tasks.failure
+        return (
+            self._health.failure
+            or self._maintenance.damage
+            or ("" if fault is None else f"an unexpected error, told in the log: {fault!r}")
+        )
 
     async def _stored(self, key: SeriesKey, request: BackboneRequest) -> BackboneResponse:
-        started, now_ms = self._clock.monotonic(), self._clock.now_ms()
-        series = self._series(key)
+        started = self._clock.monotonic()
         start_ms, end_ms = self._aligned(key.timeframe, request.start_ms, request.end_ms)
         max_age_s = request.priority.max_age_s if request.max_age is None else request.max_age
         self._tending.settling.asked_for(key)
-
-        def ask() -> Answer:
-            self._up_to_now(series, key, self._clock.monotonic())
-            return series.answer(
-                series.loaded,
-                start_ms,
-                end_ms,
-                request.count,
-                now_ms=now_ms,
-                fresh_since_s=started - max_age_s,
-            )
-
-        source: Source = "cache"
-        series.readers += 1
-        try:
-            answer = ask()
-            if _holes(answer):
-                if await self._load(key, series, start_ms, end_ms, request.count):
-                    source = "storage"
-                answer = ask()
-            while _holes(answer) and await self._build(key, answer, request.count):
-                source = "storage"
-                answer = ask()
-        finally:
-            series.readers -= 1
-        missing = self._missing(key, answer)
+        self._maintenance.used(key)
+        answer, source = await self._found(
+            key, start_ms, end_ms, request.count, max_age_s=max_age_s
+        )
+        missing = missing_spans(self._known(key), answer, self._health.failure)
         if missing:
             self._misses += 1
-        elif source == "cache":
-            self._memory_hits += 1
         metadata = BackboneMetadata(
             source_layer="layer_2",
             cache_hit=not missing,
@@ -399,65 +496,101 @@ class Storage:
             path="storage",
             missing=missing,
             reason="stored" if not missing else "not all of it is stored",
-            silent=self._silent(key, start_ms, end_ms, answer.rows, request.count),
+            silent=silent_spans(self._known(key), start_ms, end_ms, answer.rows, request.count),
         )
-        self._memory.shrink()
         return BackboneResponse(not missing, answer.rows, metadata, None, request.request_id)
 
-    async def _load(
+    async def _found(
         self,
         key: SeriesKey,
-        series: SeriesMemory,
         start_ms: int | None,
         end_ms: int,
         count: int | None,
-    ) -> bool:
-        """Bring proved rows of a range into memory; False when all of them were there."""
-        async with self._loading.setdefault(key, asyncio.Lock()):
-            read = False
-            for span in self._wanted_ranges(series, start_ms, end_ms, count):
-                try:
-                    rows = await self._database.read(
-                        partial(
-                            read_rows,
-                            key=key,
-                            span=span,
-                            latest=count,
-                            simulated=self._origin.simulated,
-                        )
-                    )
-                except (StorageUnavailableError, StorageCorruptError) as error:
-                    self._failed("read", error)
-                    return read
-                self._database_reads += 1
-                read = True
-                cut = count is not None and len(rows) == count
-                series.put(rows, Range(int(rows.time[0]), span.end_ms) if cut else span)
-            return read
+        *,
+        max_age_s: float,
+        may_build: bool = True,
+    ) -> tuple[Answer, Source]:
+        """What memory, blocks and rows have, and smaller candles; and where it came from."""
+        now_s, now_ms = self._clock.monotonic(), self._clock.now_ms()
+        series = self._series(key)
+        series.expire(now_s)
 
-    @staticmethod
-    def _wanted_ranges(
-        series: SeriesMemory, start_ms: int | None, end_ms: int, count: int | None
-    ) -> list[Range]:
-        if count is None:
-            assert start_ms is not None
-            known = series.known.overlap(start_ms, end_ms)
-            return [hole for span in known for hole in series.loaded.missing(*span)]
-        tail = series.tail
-        anchor_ms = min(end_ms, tail.start_ms) if tail is not None else end_ms
-        reach = series.known.ending_at(anchor_ms)
-        if reach is None or not series.loaded.missing(*reach):
-            return []
-        return [reach]
+        def ask() -> Answer:
+            self._up_to_now(series, key, self._clock.monotonic())
+            return series.answer(
+                series.loaded,
+                start_ms,
+                end_ms,
+                count,
+                now_ms=now_ms,
+                fresh_since_s=now_s - max_age_s,
+            )
+
+        source: Source = "cache"
+        series.readers += 1
+        try:
+            answer = ask()
+            for _ in range(MOST_READS):
+                # Again where memory was dropped meanwhile: it held what was not true any more.
+                if not holes(answer) or not await self._load(key, series, ask, count):
+                    break
+                source = "storage"
+                answer = ask()
+            may_build = may_build and self._running
+            while may_build and holes(answer) and await self._larger.build(key, answer, count):
+                source = "storage"
+                answer = ask()
+        finally:
+            series.readers -= 1
+        self._memory_hits += source == "cache" and not holes(answer)
+        self._memory.shrink()
+        return answer, source
+
+    async def _load(
+        self, key: SeriesKey, series: SeriesMemory, ask: Callable[[], Answer], count: int | None
+    ) -> bool:
+        """Bring what an answer lacks, and the file has, into memory; False: there is nothing."""
+        async with self._loading.setdefault(key, asyncio.Lock()):
+            answer = ask()
+            wanted = unread(series.known, answer)
+            latest = None if count is None else count - len(answer.rows)
+            for span in wanted:
+                try:
+                    await self._load_span(key, series, span, latest)
+                except (StorageUnavailableError, StorageCorruptError) as error:
+                    self._health.failed("read", error)
+                    return False
+            return bool(wanted)
+
+    async def _load_span(
+        self, key: SeriesKey, series: SeriesMemory, span: Range, latest: int | None
+    ) -> None:
+        work = partial(
+            read_proved, key=key, span=span, latest=latest, simulated=self._origin.simulated
+        )
+        with series.read() as changed:
+            rows, proved = await self._database.read(work)
+        self._database_reads += 1
+        cut = latest is not None and len(rows) == latest
+        read = Range(int(rows.time[0]), span.end_ms) if cut else span
+        # The file was read as it stood before what was committed meanwhile.
+        for part in changed.missing(*read):
+            for gone in proved.missing(*part):
+                # Retention, of this program or another one, has removed it meanwhile.
+                self._known(key).forget(*gone)
+            for held in proved.overlap(*part):
+                series.put(rows.between(*held), held)
 
     async def _page(self, key: SeriesKey, request: BackboneRequest) -> BackboneResponse:
         # The exchange read its candles after this moment, so this one is the safer to judge by;
         # the answer may have set the clock right, and it may be another caller's, asked earlier.
         asked_ms, asked_s = self._clock.now_ms(), self._clock.monotonic()
+        if self._listings.is_gone(key):
+            raise UnknownSymbolError(key.symbol)
         try:
             response = await self._below.fetch(request)
         except UnknownSymbolError:
-            await self._delisted(key.symbol)
+            await self._listings.delisted(key.symbol)
             raise
         received_s = self._clock.monotonic()
         asked_ms = min(
@@ -466,6 +599,14 @@ class Storage:
         page: CandleSeries = response.data
         timeframe = key.timeframe
         start_ms, end_ms = self._aligned(timeframe, request.start_ms, request.end_ms)
+        check_page(
+            page,
+            symbol=key.symbol,
+            timeframe=timeframe,
+            rows=MAX_PAGE_CANDLES if request.count is None else request.count,
+            # Up to now: our clock may be behind, and another period may have begun meanwhile.
+            end_ms=None if request.end_ms is None else end_ms,
+        )
         proofs = proofs_of_page(
             self._known(key),
             timeframe,
@@ -474,22 +615,32 @@ class Storage:
             count=request.count or 0,
             asked_ms=asked_ms,
         )
+        read_s = asked_s - (response.metadata.age_s or 0.0)
+        late = self._late.since(key, read_s)
+        if late:
+            # The page was asked before these trades: it is not the one that settles their candles.
+            proofs = without(proofs, timeframe, late)
+            page = with_revised(page, late.values())
+        if len(page):
+            self._listings.seen(key)
         await self._keep(key, page, proofs)
         low_ms = int(page.time[0]) if len(page) else end_ms
         if len(page) and end_ms > asked_ms:
             closed_ms = timeframe.floor_ms(asked_ms - CLOSE_GRACE_MS)
-            tail = Tail(page, low_ms, closed_ms, asked_ms, received_s)
+            over_ms = timeframe.next_ms(closed_ms) + CLOSE_GRACE_MS
+            tail = Tail(page, low_ms, closed_ms, over_ms, read_s, received_s)
             proved_ms = max(
                 (one.end_ms for one in proofs if one.state == "complete"), default=low_ms
             )
             self._series(key).set_tail(tail.from_(proved_ms))
         missing: tuple[Span, ...] = ()
+        is_short = request.count is not None and len(page) < request.count
         if start_ms is None:
-            if request.count is not None and len(page) < request.count:
-                missing = self._unknown(key, BEGINNING_MS, low_ms)
+            if is_short:
+                missing = missing_below(self._known(key), BEGINNING_MS, low_ms, is_short=True)
                 missing = (Span(None, missing[-1].end, "unknown", UNCONFIRMED),) if missing else ()
         elif low_ms > start_ms:
-            missing = self._unknown(key, start_ms, low_ms)
+            missing = missing_below(self._known(key), start_ms, low_ms, is_short=is_short)
         metadata = BackboneMetadata(
             source_layer=response.metadata.source_layer,
             cache_hit=False,
@@ -501,7 +652,7 @@ class Storage:
             path="storage → router",
             missing=missing,
             reason=UNCONFIRMED if missing else "asked the exchange",
-            silent=self._silent(key, start_ms, end_ms, page, request.count),
+            silent=silent_spans(self._known(key), start_ms, end_ms, page, request.count),
         )
         return BackboneResponse(not missing, page, metadata, None, request.request_id)
 
@@ -510,7 +661,9 @@ class Storage:
         if not proofs:
             return
         complete = [one for one in proofs if one.state == "complete"]
-        rows = page.between(complete[0].start_ms, complete[0].end_ms) if complete else page[:0]
+        rows = CandleSeries.merged(
+            [page.between(one.start_ms, one.end_ms) for one in complete] or [page[:0]]
+        )
         settled = Settled()
 
         def work(sql: Sql) -> None:
@@ -518,22 +671,21 @@ class Storage:
             settled = write_page(sql, key, rows, proofs)
 
         def committed() -> None:
-            self._commits += 1
             self._rows_written += len(rows)
             series, known = self._series(key), self._known(key)
             if settled.vanished:
                 series.drop()
             for proof in proofs:
                 known.put(proof)
-                if proof.state == "complete":
-                    series.put(rows, Range(proof.start_ms, proof.end_ms))
-                elif proof.proved:
-                    series.put(series.empty, Range(proof.start_ms, proof.end_ms))
+                if proof.proved:
+                    span = Range(proof.start_ms, proof.end_ms)
+                    series.put(rows.between(*span), span)
+            self._forget_built(settled.outdated)
             self._tell_settled(key, rows, settled)
             self._tending.settling.take(key, known)
             self._memory.shrink()
 
-        await self._written(self._database.write(work, then=committed))
+        await self._health.written(self._database.write(work, then=committed))
 
     def _tell_settled(self, key: SeriesKey, rows: CandleSeries, settled: Settled) -> None:
         """Tell the readers what a second reading said; what has changed comes last."""
@@ -546,39 +698,74 @@ class Storage:
                 candle = rows.between(at_ms, at_ms + 1)[0]
                 self._live.push(key, msgspec.structs.replace(candle, state=state))
 
+    async def _sample(self, request: BackboneRequest) -> BackboneResponse:
+        """Ask for a page that is compared with what is stored."""
+        async with self._low_turn():
+            return await self._below.fetch(request)
+
+    def _is_idle(self) -> bool:
+        return self._clock.monotonic() - self._asked_s >= IDLE_S
+
+    def _repaired(self, key: SeriesKey, repair: Repair) -> None:
+        """Take over what the self-audit has written, and tell the readers what was wrong."""
+        self._rows_written += len(repair.fresh)
+        self._restated += len(repair.comparison.differing)
+        if repair.proof is not None:
+            self._known(key).put(repair.proof)
+        if repair.comparison.differing:
+            self._series(key).drop()
+        self._forget_built(repair.outdated)
+        for candle in repair.fresh:
+            self._live.push(key, msgspec.structs.replace(candle, state="revised"))
+
+    def _forget_built(self, outdated: Iterable[Outdated]) -> None:
+        """Let memory know no more than the file of what was built of candles that have changed."""
+        for key, span in outdated:
+            self._known(key).forget(*span)
+            series = self._memory.get(key)
+            if series is not None:
+                series.forget(span)
+
     # Live series.
 
     def _keep_live(self, live: LiveSeries, proof: LiveProof) -> None:
         """Write what a stream proves, in the background: its readers do not wait for it."""
-        key = live.key
-        if live.whole_from_ms is not None:
-            self._tending.joins(key, live.whole_from_ms)
-        if not proof.spans:
-            return
-        rows = series_of(self._empty(key), proof.candles).labelled("storage")
-        taken = rows
+        if proof.spans:
+            for span in proof.spans:
+                if not span.proved:
+                    # What is lost is not proved any more, whether that can be written or not.
+                    series = self._series(live.key)
+                    self._known(live.key).put(span)
+                    series.forget(Range(span.start_ms, span.end_ms))
+                    series.tail = None
+            if proof.candles:
+                self._listings.seen(live.key)
+            if proof.over_all:
+                for candle in proof.candles:
+                    open_ms = epoch_ms(candle.open_time)
+                    self._late.note(live.key, open_ms, candle, self._clock.monotonic())
+            self._live_writes.add(live, proof)
+        elif live.whole_from_ms is not None:
+            self._tending.joins(live.key, live.whole_from_ms)
 
-        def work(sql: Sql) -> None:
-            nonlocal taken
-            taken = write_live(sql, key, rows, proof.spans, over_all=proof.over_all)
+    def _live_committed(self, writes: Sequence[LiveWrite]) -> None:
+        """What streams proved is in the file: memory follows."""
+        for write in writes:
+            self._rows_written += write.stored
+            self._remember_live(write)
+        self._memory.shrink()
 
-        def committed() -> None:
-            self._commits += 1
-            self._rows_written += len(taken)
-            self._live_committed(live, proof, rows, taken)
-
-        self._tasks.spawn(
-            self._written(self._database.write(work, then=committed)), name=f"write {key.table}"
-        )
-
-    def _live_committed(
-        self, live: LiveSeries, proof: LiveProof, rows: CandleSeries, taken: CandleSeries
-    ) -> None:
-        key = live.key
+    def _remember_live(self, write: LiveWrite) -> None:
+        live, proof = write.live, write.proof
+        key, taken = live.key, write.taken
         series, known = self._series(key), self._known(key)
         for span in proof.spans:
             known.put(span, over_all=proof.over_all)
-        if len(taken) < len(rows) or not all(span.proved for span in proof.spans):
+        if taken is None:
+            assert write.closing is not None
+            (span,) = proof.spans
+            series.put_closed(write.closing, Range(span.start_ms, span.end_ms))
+        elif len(taken) < len(proof.candles) or not all(span.proved for span in proof.spans):
             # A page had said it before, or what was proved is not any more.
             series.drop()
         else:
@@ -588,10 +775,11 @@ class Storage:
                         held = taken.between(part.start_ms, part.end_ms)
                         series.put(held, Range(part.start_ms, part.end_ms))
         live.stored(proof)
-        self._tending.settling.take(key, known)
+        self._forget_built(write.outdated)
+        if proof.spans:
+            self._tending.settling.grown(key, known, proof.spans[0].start_ms)
         if live.whole_from_ms is not None:
             self._tending.joins(key, live.whole_from_ms)
-        self._memory.shrink()
 
     def _up_to_now(self, series: SeriesMemory, key: SeriesKey, now_s: float) -> None:
         """Let the stream tell what lies between the stored part and now."""
@@ -599,108 +787,6 @@ class Storage:
         tail = None if live is None else live.tail(self._clock.now_ms(), now_s)
         if tail is not None:
             series.set_tail(tail)
-
-    # What is listed.
-
-    async def _delisted(self, symbol: str) -> None:
-        """The exchange does not know a symbol: if it is stored, it was listed once."""
-        now_ms = self._clock.now_ms()
-        for key, known in tuple(self._coverage.items()):
-            if key.symbol != symbol or not any(one.state == "complete" for one in known):
-                continue
-            if any(one.state == "after_delisting" for one in known):
-                continue
-            span = KnownSpan(
-                key.timeframe.ceil_ms(now_ms),
-                FOREVER_MS,
-                "after_delisting",
-                "the exchange lists it no more",
-                REST,
-                now_ms,
-            )
-            await self._written(
-                self._database.write(
-                    partial(put_spans, key=key, spans=(span,)), then=partial(known.put, span)
-                )
-            )
-
-    async def _relisted(self, listed: set[str]) -> None:
-        """What was delisted and is listed again is asked again from then on."""
-        for key, known in tuple(self._coverage.items()):
-            gone = [one for one in known if one.state == "after_delisting"]
-            if key.symbol not in listed or not gone:
-                continue
-            await self._written(
-                self._database.write(
-                    partial(forget_delisting, symbol=key.symbol),
-                    then=partial(known.forget, gone[0].start_ms, FOREVER_MS),
-                )
-            )
-            series = self._memory.get(key)
-            if series is not None:
-                series.drop()
-
-    # Larger timeframes.
-
-    async def _build(self, key: SeriesKey, answer: Answer, count: int | None) -> bool:
-        """Build what is missing from stored smaller candles; False: nothing can be built."""
-        if not self._running:
-            return False
-        for low_ms, high_ms in _holes(answer):
-            if high_ms is None:
-                continue
-            if low_ms is None:
-                wanted = max(1, (count or 1) - len(answer.rows))
-                low_ms = key.timeframe.back_ms(key.timeframe.ceil_ms(high_ms), wanted)
-            for smaller in smaller_of(key.timeframe):
-                known = self._coverage.get(SeriesKey(key.symbol, smaller))
-                if known is None:
-                    continue
-                parts = buildable(known, key.timeframe, smaller, Range(low_ms, high_ms))
-                # An answer by number goes down from its end: a part below a hole is no help.
-                if count is not None:
-                    parts = [part for part in parts if part.end_ms == high_ms]
-                if parts and await self._build_part(key, smaller, parts[-1]):
-                    return True
-        return False
-
-    async def _build_part(self, key: SeriesKey, smaller: Timeframe, part: Range) -> bool:
-        read: Callable[[Sql], CandleSeries] = partial(
-            read_rows,
-            key=SeriesKey(key.symbol, smaller),
-            span=part,
-            latest=None,
-            simulated=self._origin.simulated,
-        )
-        try:
-            rows = aggregated(await self._database.read(read), key.timeframe)
-        except (StorageUnavailableError, StorageCorruptError) as error:
-            self._failed("read", error)
-            return False
-        self._database_reads += 1
-        proof = KnownSpan(*part, "complete", "", f"built from {smaller}", self._clock.now_ms())
-        await self._keep(key, rows, [proof])
-        if self._failure:
-            return False
-        self._built += len(rows)
-        return True
-
-    async def _written(self, write: Awaitable[None]) -> None:
-        """Await a write; a full disk or a locked file costs the memory, never the answer."""
-        try:
-            await write
-        except (StorageUnavailableError, StorageCorruptError) as error:
-            self._failed("stored", error)
-            return
-        if self._failure:
-            logger.info("storing works again")
-            self._failure, self._since_ms = "", self._clock.now_ms()
-
-    def _failed(self, what: str, error: StorageError) -> None:
-        if not self._failure:
-            logger.warning("nothing can be %s: %s", what, error)
-            self._since_ms = self._clock.now_ms()
-        self._failure = str(error)
 
     def _series(self, key: SeriesKey) -> SeriesMemory:
         series = self._memory.get(key)
@@ -715,31 +801,22 @@ class Storage:
 
     def _known(self, key: SeriesKey) -> Coverage:
         """What is known of a series."""
-        return self._coverage.setdefault(key, Coverage())
+        known = self._coverage.get(key)
+        if known is None:
+            known = self._coverage[key] = Coverage()
+        return known
 
-    def _written_elsewhere(self) -> None:
-        """Another program wrote: what memory holds may be old."""
-        if self._running:
-            self._tasks.spawn(self._read_again(), name="coverage written elsewhere")
+    def _candles_removed(self, key: SeriesKey, end_ms: int) -> None:
+        """Retention has removed the oldest candles of a series: nothing is known of them."""
+        known, series = self._known(key), self._memory.get(key)
+        forget(known, end_ms)
+        if series is not None:
+            series.drop()
+        self._tending.settling.take(key, known)
 
-    async def _read_again(self) -> None:
-        while True:
-            commits = self._commits
-            try:
-                stored = await self._database.read(read_coverage)
-            except (StorageUnavailableError, StorageCorruptError) as error:
-                self._failed("read", error)
-                return
-            # What was committed here meanwhile may not be among it.
-            if commits == self._commits:
-                break
-        for key in self._coverage.keys() | stored.keys():
-            known = self._known(key)
-            known.become(stored.get(key, Coverage()))
-            self._tending.settling.take(key, known)
-            series = self._memory.get(key)
-            if series is not None:
-                series.drop()
+    def _taken_over(self, key: SeriesKey) -> None:
+        """Another program has changed what is known of a series."""
+        self._tending.settling.take(key, self._known(key))
 
     def _empty(self, key: SeriesKey) -> CandleSeries:
         """A series without candles, labelled as the origin is known by now."""
@@ -750,54 +827,6 @@ class Storage:
     def _written_ms(self, key: SeriesKey) -> int:
         return max((one.known_at_ms for one in self._known(key)), default=0)
 
-    def _missing(self, key: SeriesKey, answer: Answer) -> tuple[Span, ...]:
-        """Why what an answer lacks is not known."""
-        spans: list[Span] = []
-        for low_ms, high_ms in _holes(answer):
-            if low_ms is not None and high_ms is not None:
-                spans += self._unknown(key, low_ms, high_ms)
-                continue
-            reason = "not asked yet"
-            at = None if high_ms is None else self._known(key).at(high_ms - 1)
-            if at is not None and not at.proved:
-                reason = at.reason
-            spans.append(
-                Span(
-                    None if low_ms is None else utc_datetime(low_ms),
-                    None if high_ms is None else utc_datetime(high_ms),
-                    "unknown",
-                    reason,
-                )
-            )
-        return tuple(spans)
-
-    def _silent(
-        self,
-        key: SeriesKey,
-        start_ms: int | None,
-        end_ms: int,
-        rows: CandleSeries,
-        count: int | None,
-    ) -> tuple[Span, ...]:
-        """Where an answer has no candle because there is none."""
-        if start_ms is None:
-            enough = len(rows) and len(rows) == count
-            start_ms = int(rows.time[0]) if enough else BEGINNING_MS
-        return tuple(
-            Span(utc_datetime(one.start_ms), utc_datetime(one.end_ms), one.state, one.reason)
-            for one in self._known(key).between(start_ms, end_ms)
-            if one.state in ("empty", "before_listing", "after_delisting")
-        )
-
-    def _unknown(self, key: SeriesKey, low_ms: int, high_ms: int) -> tuple[Span, ...]:
-        found = self._known(key).unknown(low_ms, high_ms)
-        if not found and self._failure:
-            found = [Unknown(low_ms, high_ms, self._failure)]
-        return tuple(
-            Span(utc_datetime(low), utc_datetime(high), "unknown", reason)
-            for low, high, reason in found
-        )
-
     def _aligned(
         self, timeframe: Timeframe, start_ms: int | None, end_ms: int | None
     ) -> tuple[int | None, int]:
@@ -805,12 +834,3 @@ class Storage:
         end_ms = self._clock.now_ms() + 1 if end_ms is None else end_ms
         start_ms = None if start_ms is None else timeframe.ceil_ms(start_ms)
         return start_ms, timeframe.ceil_ms(end_ms)
-
-
-def _holes(answer: Answer) -> tuple[tuple[int | None, int | None], ...]:
-    """What an answer lacks: below the beginning of the calendar there is nothing to know."""
-    return tuple(
-        (low_ms, high_ms)
-        for low_ms, high_ms in answer.missing
-        if high_ms is None or high_ms > BEGINNING_MS
-    )

@@ -12,8 +12,7 @@ from upbit_backbone.clock import MINUTE_MS, utc_datetime
 from upbit_backbone.errors import SlowConsumerError, TransportError
 from upbit_backbone.models import Candle, CandleState, Timeframe
 from upbit_backbone.protocol import Policy
-from upbit_backbone.routing import reader as reader_module
-from upbit_backbone.routing.reader import MAX_CONFLATED, Reader
+from upbit_backbone.reader import MAX_CONFLATED, Reader
 
 
 def new_reader(policy: Policy) -> Reader:
@@ -96,12 +95,9 @@ async def test_unread_candles_stay_in_order_of_time_and_are_bounded() -> None:
     assert candles[-2].state == "revised"
 
 
-async def test_a_reader_too_far_behind_gets_an_error_after_what_it_has_not_read(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(reader_module, "MAX_UNREAD", 3)
+async def test_a_reader_too_far_behind_gets_an_error_after_what_it_has_not_read() -> None:
     ended: list[Reader] = []
-    reader = Reader("all", ended.append)
+    reader = Reader("all", ended.append, most_unread=3)
     for number in range(5):
         reader.push(number)
     assert reader.state == "closed"

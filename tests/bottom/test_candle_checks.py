@@ -9,15 +9,23 @@ import pytest
 
 from tests.manual_clock import AUTUMN_2025_MS
 from tests.storage.fake_exchange import SYMBOL, series_of
+from upbit_backbone.candle_checks import check_page, check_series
 from upbit_backbone.clock import DAY_MS, MINUTE_MS, SECOND_MS
-from upbit_backbone.coordinator.checks import check_page, check_series
-from upbit_backbone.coordinator.plan import Page
 from upbit_backbone.errors import ProtocolError
 from upbit_backbone.models import CandleSeries, Timeframe
 
 M = MINUTE_MS
 NOON = AUTUMN_2025_MS + DAY_MS // 2
-PAGE = Page(NOON - 5 * M, NOON, 5)
+
+
+def check(
+    series: CandleSeries,
+    symbol: str = SYMBOL,
+    timeframe: Timeframe = Timeframe.M1,
+    end_ms: int | None = NOON,
+) -> None:
+    """Check a page of five rows before noon."""
+    check_page(series, symbol=symbol, timeframe=timeframe, rows=5, end_ms=end_ms)
 
 
 def with_column(series: CandleSeries, name: str, index: int, value: float) -> CandleSeries:
@@ -31,14 +39,15 @@ def page(*minutes: int) -> CandleSeries:
 
 
 def test_what_was_asked_for_is_let_through() -> None:
-    check_page(PAGE, page(-5, -4, -2), SYMBOL, Timeframe.M1)
-    check_page(PAGE, page(), SYMBOL, Timeframe.M1)
-    check_page(PAGE, page(-90, -3), SYMBOL, Timeframe.M1)
+    check(page(-5, -4, -2))
+    check(page())
+    check(page(-90, -3))
+    check(page(-1, 0), end_ms=None)
     for timeframe in Timeframe:
         end_ms = timeframe.floor_ms(NOON)
         opens = [timeframe.back_ms(end_ms, n) for n in range(1, 6)]
         series = series_of(timeframe, opens, NOON)
-        check_page(Page(opens[-1], end_ms, 5), series, SYMBOL, timeframe)
+        check(series, timeframe=timeframe, end_ms=end_ms)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +60,7 @@ def test_what_was_asked_for_is_let_through() -> None:
         ("high", float("inf"), "row 2 has prices outside"),
         ("volume", -1.0, "row 2 has an amount below zero"),
         ("value", float("nan"), "row 2 has an amount below zero"),
+        ("value", float("inf"), "row 2 has an amount below zero or without end"),
         ("time", NOON - 3 * M + SECOND_MS, "row 2 is off the grid of 1m: 2025-09-15T11:57:01Z"),
         ("time", NOON - 4 * M, "row 2 does not ascend"),
         ("time", NOON - 9 * M, "row 2 does not ascend"),
@@ -59,18 +69,18 @@ def test_what_was_asked_for_is_let_through() -> None:
 def test_a_row_that_contradicts_itself_is_named(name: str, value: float, sentence: str) -> None:
     broken = with_column(page(-5, -4, -3, -2, -1), name, 2, value)
     with pytest.raises(ProtocolError) as caught:
-        check_page(PAGE, broken, SYMBOL, Timeframe.M1)
+        check(broken)
     assert sentence in str(caught.value)
     assert str(caught.value).startswith("candles of KRW-BTC 1m before 2025-09-15T12:00:00Z: row")
 
 
 def test_a_page_of_something_else_is_refused() -> None:
     with pytest.raises(ProtocolError, match="5 rows were asked for, 6 came"):
-        check_page(PAGE, page(*range(-6, 0)), SYMBOL, Timeframe.M1)
+        check(page(*range(-6, 0)))
     with pytest.raises(ProtocolError, match="the answer has KRW-BTC 1m"):
-        check_page(PAGE, page(-1), "KRW-ETH", Timeframe.M1)
+        check(page(-1), "KRW-ETH")
     with pytest.raises(ProtocolError, match="the newest row lies at or after that time: 2025-"):
-        check_page(PAGE, page(-1, 0), SYMBOL, Timeframe.M1)
+        check(page(-1, 0))
 
 
 @pytest.mark.parametrize("timeframe", [Timeframe.W1, Timeframe.MO1, Timeframe.Y1])

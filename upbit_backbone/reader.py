@@ -17,21 +17,45 @@ MAX_CONFLATED = 64
 """Candles a reader of the latest may leave unread; of symbols there are only so many."""
 
 
+def _not_known() -> None:
+    """Most feeds do not tell."""
+
+
 class Reader:
     """A `Subscription`: an async iterator that its feed pushes into.
 
     ``policy="latest"`` keeps one value per key: the newest of a symbol, and for candles the
     newest of each open time, so that a closed candle is not lost behind the next forming
-    one (of more than 64 unread the oldest is dropped). ``policy="all"`` keeps every value in order.
+    one (of too many unread the oldest is dropped). ``policy="all"`` keeps every value in order.
     """
 
     def __init__(
         self,
         policy: Policy,
-        on_close: Callable[[Reader], None],
+        on_close: Callable[[Any], None],
         priority: Priority = Priority.NORMAL,
+        *,
+        most_unread: int = MAX_UNREAD,
+        most_conflated: int = MAX_CONFLATED,
+        complete_to_ms: Callable[[], int | None] = _not_known,
+        on_priority: Callable[[Priority], None] | None = None,
     ) -> None:
+        """Begin with nothing.
+
+        Args:
+            policy: What is kept.
+            on_close: Told this reader when it ends, whyever.
+            priority: Who goes first.
+            most_unread: How many values of all may wait; one more ends the stream with an error.
+            most_conflated: How many candles of the latest may wait.
+            complete_to_ms: Up to when its feed has handed over everything, exchange time.
+            on_priority: Told when its priority has changed.
+        """
         self.priority = priority
+        self._complete_to_ms = complete_to_ms
+        self._on_priority = on_priority
+        self._most_unread = most_unread
+        self._most_conflated = most_conflated
         self._policy = policy
         self._on_close = on_close
         self._state: SubscriptionState = "pending"
@@ -57,6 +81,18 @@ class Reader:
         return self._reason
 
     @property
+    def complete_to_ms(self) -> int | None:
+        """Up to when everything was handed over, exchange time; None: that is not known."""
+        return self._complete_to_ms()
+
+    def set_priority(self, priority: Priority) -> None:
+        """Who waits for it is more, or less, urgent from now on."""
+        if priority is not self.priority:
+            self.priority = priority
+            if self._on_priority is not None:
+                self._on_priority(priority)
+
+    @property
     def unread(self) -> int:
         """How many values wait to be read."""
         return len(self._all) + len(self._latest)
@@ -73,17 +109,17 @@ class Reader:
                 self._wake.set()
             if isinstance(value, Candle):
                 latest[value.open_time] = value
-                if len(latest) > MAX_CONFLATED:
+                if len(latest) > self._most_conflated:
                     latest.popitem(last=False)
             else:
                 # A value takes the place of the one it replaces: a busy symbol that went to the
                 # end each time would never be read by a slow reader.
                 latest[value.symbol] = value
-        elif len(self._all) >= MAX_UNREAD:
+        elif len(self._all) >= self._most_unread:
             self.fail(
                 SlowConsumerError(
-                    f"a reader left {MAX_UNREAD} values unread and its stream was ended: read"
-                    ' faster, or take policy="latest"'
+                    f"a reader left {self._most_unread} values unread and its stream was ended:"
+                    ' read faster, or take policy="latest"'
                 )
             )
         else:
@@ -109,6 +145,11 @@ class Reader:
         if self._state != "closed":
             self._error = error
             self._end(str(error))
+
+    def finish(self, reason: str) -> None:
+        """End the stream once the unread values are read."""
+        if self._state != "closed":
+            self._end(reason)
 
     def close(self) -> None:
         """End the stream; unread values are dropped. May be called twice."""

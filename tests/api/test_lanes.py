@@ -1,0 +1,113 @@
+"""In which order work begins: first come first served, NORMAL first, LOW never starved."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from upbit_backbone.api.lanes import LANES, NORMAL_TURNS, Lanes, Ticket
+from upbit_backbone.protocol import Priority
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+class Crowd:
+    """Calls that come and go, and a book of who was let in."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, slots: int) -> None:
+        self.loop = loop
+        self.slots = slots
+        self.lanes = Lanes(slots)
+        self.waiting: dict[Priority, list[Ticket]] = {priority: [] for priority in LANES}
+        self.working: dict[Priority, list[Ticket]] = {priority: [] for priority in LANES}
+        self.held: set[Priority] = set()
+
+    def come(self, priority: Priority) -> None:
+        ticket = Ticket(priority, self.loop.create_future(), 0.0)
+        self.waiting[priority].append(ticket)
+        self.lanes.enter(ticket)
+
+    def go(self, priority: Priority, *, working: bool) -> None:
+        crowd = self.working[priority] if working else self.waiting[priority]
+        if crowd:
+            self.lanes.leave(crowd.pop())
+
+    def could(self, priority: Priority) -> bool:
+        room = len(self.working[priority]) < self.slots
+        return bool(self.waiting[priority]) and room and priority not in self.held
+
+    def next(self) -> Priority | None:
+        ticket = self.lanes.next(lambda priority: priority not in self.held)
+        if ticket is None:
+            return None
+        assert ticket is self.waiting[ticket.priority].pop(0), "first come, first served"
+        self.working[ticket.priority].append(ticket)
+        return ticket.priority
+
+
+actions = st.one_of(
+    st.tuples(st.sampled_from(["come", "leave", "finish", "hold", "free"]), st.sampled_from(LANES)),
+    st.tuples(st.just("next"), st.just(Priority.NORMAL)),
+)
+
+
+@given(st.lists(actions, max_size=200), st.integers(1, 4))
+def test_whoever_comes_goes_and_is_held_the_order_holds(
+    loop: asyncio.AbstractEventLoop, steps: list[tuple[str, Priority]], slots: int
+) -> None:
+    crowd = Crowd(loop, slots)
+    normal_in_a_row = 0
+    for what, priority in steps:
+        if what == "come":
+            crowd.come(priority)
+        elif what in ("leave", "finish"):
+            crowd.go(priority, working=what == "finish")
+        elif what == "hold":
+            crowd.held.add(priority)
+        elif what == "free":
+            crowd.held.discard(priority)
+        else:
+            able = [priority for priority in LANES if crowd.could(priority)]
+            chosen = crowd.next()
+            assert (chosen is None) == (not able), "somebody could begin exactly if somebody does"
+            if chosen is None:
+                continue
+            assert chosen in able
+            if chosen is Priority.LOW:
+                overtook = Priority.NORMAL in able
+                assert not overtook or normal_in_a_row >= NORMAL_TURNS
+                normal_in_a_row = 0
+            else:
+                normal_in_a_row = normal_in_a_row + 1 if Priority.LOW in able else 0
+                assert normal_in_a_row <= NORMAL_TURNS, "LOW starves"
+        for priority in LANES:
+            assert crowd.lanes.waiting(priority) == len(crowd.waiting[priority])
+            assert crowd.lanes.begun(priority) == len(crowd.working[priority]) <= slots
+
+
+def test_slots_of_low_are_not_those_of_normal(loop: asyncio.AbstractEventLoop) -> None:
+    crowd = Crowd(loop, slots=2)
+    for _ in range(5):
+        crowd.come(Priority.LOW)
+    assert [crowd.next() for _ in range(3)] == [Priority.LOW, Priority.LOW, None]
+    crowd.come(Priority.NORMAL)
+    assert crowd.next() is Priority.NORMAL
+
+
+def test_whoever_leaves_twice_gives_back_one_slot(loop: asyncio.AbstractEventLoop) -> None:
+    lanes = Lanes(1)
+    first = Ticket(Priority.LOW, loop.create_future(), 0.0)
+    lanes.enter(first)
+    assert lanes.next(lambda _: True) is first
+    lanes.leave(first)
+    lanes.leave(first)
+    assert lanes.begun(Priority.LOW) == 0

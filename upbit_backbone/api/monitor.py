@@ -1,0 +1,180 @@
+"""Looks at the running service: its load a few times a second, its figures once a second."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Final
+
+from upbit_backbone.api.load_manager import LoadReading, SystemLoadManager
+from upbit_backbone.clock import Clock
+from upbit_backbone.protocol import (
+    EventKind,
+    LayerStatus,
+    PerformanceMetrics,
+    Priority,
+    Severity,
+    Tier,
+)
+from upbit_backbone.telemetry.alerts import Alerts, is_promised
+from upbit_backbone.telemetry.calls import TIERS, CallRecorder, layer_totals
+from upbit_backbone.telemetry.events import EventLog
+from upbit_backbone.telemetry.frames import FrameTimes
+from upbit_backbone.telemetry.layer_health import LayerHealthTracker
+from upbit_backbone.telemetry.loop_lag import LoopLagProbe
+from upbit_backbone.telemetry.machine import (
+    ProcessorMeter,
+    Usage,
+    process_usage,
+    usable_processors,
+)
+
+MEASURED_EVERY_S: Final = 0.25
+COUNTED_EVERY_S: Final = 1.0
+_TOLD: Final[Mapping[str, tuple[str, Severity, EventKind, str]]] = {
+    "http_418": ("layer_1", "warning", "ban", "the exchange blocked this address: {times} time(s)"),
+    "reconnects": ("layer_1", "info", "reconnect", "streams were connected again: {times} time(s)"),
+    "gaps": ("layer_1", "warning", "gap", "gaps opened in streams of trades: {times}"),
+    "revisions": (
+        "layer_2",
+        "info",
+        "revision",
+        "stored candles that the exchange states differently now: {times}",
+    ),
+}
+"""What layers count and a person should read of: layer, severity, kind and sentence."""
+
+
+class Monitor:
+    """Holds everything that the service knows of itself, and keeps it up to date.
+
+    Attributes:
+        calls: Where every call is told of.
+        events: What happened lately.
+        health: How each layer is doing, and since when.
+        frames: Where the screen tells of its frames.
+        load: Who may begin work now.
+        alerts: What a person should know of as long as it lasts.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        rng: Random,
+        events: EventLog,
+        memory_limit_bytes: int,
+        lag: LoopLagProbe,
+        layers: Callable[[], Mapping[str, LayerStatus]],
+        oldest_wait_s: Callable[[float], Mapping[Priority, float]],
+        low_processor_s: Callable[[], float] = lambda: 0.0,
+        usage: Callable[[], Usage] | None = None,
+        processors: int | None = None,
+    ) -> None:
+        """Take what is looked at; nothing is asked before `run`.
+
+        Args:
+            clock: This machine's time.
+            rng: Chooses samples of calls.
+            events: Where it is written what happens.
+            memory_limit_bytes: What the process may take.
+            lag: Measures the event loop; runs beside.
+            layers: The layers' own words, by name; those that do not run are left out.
+            oldest_wait_s: As `WaitTracker.oldest_s`.
+            low_processor_s: Processor time that work for LOW took since the start. Without it
+                LOW's share counts as load: LOW then yields too early, never too late.
+            usage: What the process takes; by default the system is asked.
+            processors: How many it may use; by default the system is asked.
+        """
+        self._clock = clock
+        self._lag = lag
+        self._layers = layers
+        self._oldest_wait_s = oldest_wait_s
+        self._low_processor_s = low_processor_s
+        self._usage = process_usage() if usage is None else usage
+        self._meter = ProcessorMeter(usable_processors() if processors is None else processors)
+        self._counters: dict[str, float] = {}
+        self.events = events
+        self.calls = CallRecorder(rng, clock.monotonic())
+        self.health = LayerHealthTracker(
+            events, clock, ("layer_1", "layer_2", "layer_3", "layer_4")
+        )
+        self.frames = FrameTimes()
+        self.load = SystemLoadManager(memory_limit_bytes=memory_limit_bytes, events=events)
+        self.alerts = Alerts(events, clock)
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        counted_s = self._clock.monotonic()
+        while True:
+            await asyncio.sleep(MEASURED_EVERY_S)
+            now = self._clock.monotonic()
+            self.measure(now)
+            if now - counted_s >= COUNTED_EVERY_S:
+                counted_s = now
+                self.count(now)
+
+    def measure(self, now: float) -> None:
+        """Take a reading of the load."""
+        usage = self._usage()
+        self._meter.measured(usage.processor_s, self._low_processor_s(), now)
+        reading = LoadReading(
+            loop_lag_p95_s=self._lag.p95_s,
+            oldest_wait_s=self._oldest_wait_s(now),
+            rss_bytes=usage.rss_bytes,
+            processor_share=self._meter.share,
+            low_share=self._meter.low_share,
+        )
+        self.load.observe(reading, now)
+        self.alerts.observe_load(self.load.load, self.load.reason, now)
+
+    def count(self, now: float) -> None:
+        """Count calls and what layers counted, and look whether promises are kept."""
+        layers = self._layers()
+        for status in layers.values():
+            self.health.observe(status.name, status.health, status.reason)
+        self._counters = {
+            f"{name}.{key}": value
+            for name, status in layers.items()
+            for key, value in status.counters.items()
+        }
+        for name, times in self.calls.observe(layer_totals(self._counters)).items():
+            if name in _TOLD:
+                layer, severity, kind, sentence = _TOLD[name]
+                self.events.add(layer, severity, kind, sentence.format(times=times))
+        self.calls.drain(now)
+        self.alerts.observe_latency(self.calls.latency("5m", is_promised), now)
+        answers = self.calls.answers("5m")
+        self.alerts.observe_hits(_hit_rate(answers), sum(answers.values()), now)
+
+    def figures(self) -> PerformanceMetrics:
+        """Everything, now."""
+        now = self._clock.monotonic()
+        self.count(now)
+        totals = self.calls.totals
+        answers: dict[Tier, float] = {tier: totals[f"answers.{tier}"] for tier in TIERS}
+        frame_p95_s = self.frames.p95_s(now)
+        return PerformanceMetrics(
+            latency=self.calls.latency(),
+            requests=self.calls.requests,
+            errors=self.calls.errors,
+            cache_hits=self.calls.hits,
+            cache_hit_rate=_hit_rate(answers),
+            exchange_requests=int(self._counters.get("layer_1.requests", 0.0)),
+            loop_lag_p95_ms=self._lag.p95_s * 1_000,
+            load=self.load.load,
+            counters=self._counters,
+            windows=self.calls.windows(now),
+            totals=totals,
+            load_band=self.load.band,
+            low_pages_per_s=self.load.low_pages_per_s,
+            load_terms=self.load.terms,
+            alerts=self.alerts.active,
+            frame_p95_ms=None if frame_p95_s is None else frame_p95_s * 1_000,
+        )
+
+
+def _hit_rate(answers: Mapping[Tier, float]) -> float:
+    found = sum(answers.values())
+    return (found - answers["exchange"]) / found if found else 0.0

@@ -1,0 +1,144 @@
+"""What all commands share: flags over the environment, exit codes, one line for an error."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import re
+import signal
+import sys
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from upbit_backbone.config import BackboneConfig, Settled, settle
+from upbit_backbone.errors import BackboneError, InvalidRequestError, UnknownSymbolError
+
+FAILED = 1
+BAD_INPUT = 2
+"""As `run_desktop_ui.py` and the command line's own errors."""
+INTERRUPTED = 130
+"""As a shell tells of Ctrl+C."""
+_FLAGS = {"start_time": "--from", "end_time": "--to", "count": "--count", "depth": "--depth"}
+
+
+class Overrides:
+    """Flags that override the environment, and the settings file that was named."""
+
+    def __init__(
+        self,
+        exchange: str | None,
+        rest_url: str | None,
+        ws_url: str | None,
+        data_dir: Path | None,
+        file: Path | None = None,
+    ) -> None:
+        given = {
+            "exchange": exchange,
+            "rest_url": rest_url,
+            "ws_url": ws_url,
+            "data_dir": data_dir,
+        }
+        self._given = {name: value for name, value in given.items() if value is not None}
+        self._file = file
+
+    def config(self) -> BackboneConfig:
+        """The settings: file, environment and flags, the last the strongest."""
+        return self.settled().config
+
+    def settled(self, *, detect: bool = False) -> Settled:
+        """The settings, and where each came from.
+
+        Args:
+            detect: Whether those that nobody gave suit the machine.
+        """
+        return settle(flags=self._given, file=self._file, detect=detect)
+
+
+def moment(flag: str, text: str | None) -> datetime | None:
+    """Read a TIME as a flag gives it; without an offset it is local time.
+
+    Raises:
+        InvalidRequestError: it is none.
+    """
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidRequestError(
+            f"{flag} must be a time such as 2025-09-01T09:00 (local) or 2025-09-01T00:00Z (UTC),"
+            f" was {text!r}"
+        ) from None
+
+
+@contextmanager
+def in_flags() -> Iterator[None]:
+    """Tell what is wrong with a call in the words of the command line: the library names its
+    arguments."""
+    try:
+        yield
+    except UnknownSymbolError:
+        raise
+    except InvalidRequestError as error:
+        # Between quotes stands what a person gave.
+        words = "|".join(_FLAGS)
+        told = re.sub(rf"(?<!')\b(?:{words})\b(?!')", lambda match: _FLAGS[match[0]], str(error))
+        raise InvalidRequestError(told) from error
+
+
+def whole_number(text: str) -> int:
+    """Read a flag's N."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"must be a whole number, was {text!r}") from None
+
+
+def finite_number(text: str) -> float:
+    """Read a flag's S."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise typer.BadParameter(f"must be a number, was {text!r}")
+    return number
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Run a command to its end; an error of ours is one line on standard error.
+
+    Whoever reads our output may go away: then the command ends without a word, as `head` wants
+    it. Ctrl+C ends with 130, unless the command makes more of it.
+    """
+    try:
+        asyncio.run(work)
+        sys.stdout.flush()
+    except BackboneError as error:
+        sys.stderr.write(f"{error}\n")
+        code = BAD_INPUT if isinstance(error, InvalidRequestError) else FAILED
+        raise typer.Exit(code) from error
+    except BrokenPipeError:
+        # What is still buffered would fail again when Python ends.
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event that SIGINT and SIGTERM set."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Windows' loops have no signal handlers; there Ctrl+C interrupts `asyncio.run`.
+        with suppress(NotImplementedError):
+            loop.add_signal_handler(number, stopped.set)
+    return stopped

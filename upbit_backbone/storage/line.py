@@ -1,0 +1,69 @@
+"""One connection with its thread: the one place where functions are run on aiosqlite's threads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import aiosqlite
+
+from upbit_backbone.storage.sql import Sql, Work
+
+Result = TypeVar("Result")
+
+
+class Line:
+    """A connection, and what waits for it."""
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self.connection = connection
+        self.sql = Sql(connection._conn)
+        self.waiting = 0
+        """How many pieces of work wait for it or run."""
+
+    async def run(self, work: Work[Result]) -> Result:
+        """Run a whole function on the connection's thread.
+
+        Raises:
+            aiosqlite.Error: as the work.
+        """
+        # aiosqlite (pinned) has no public way to do so.
+        run: Callable[..., Awaitable[Any]] = self.connection._execute
+        return cast(Result, await run(work, self.sql))
+
+    async def stop(self) -> None:
+        """Have SQLite end what it does for a caller that is gone, and close the connection."""
+        self.connection._conn.interrupt()
+        # The thread of a connection ends with it, whoever is cancelled meanwhile.
+        await asyncio.shield(self.connection.close())
+
+
+@asynccontextmanager
+async def read_only(path: Path) -> AsyncIterator[Line]:
+    """A file that another program made: nothing of it is changed, and nothing made."""
+    async with _opened(path, "ro") as line:
+        yield line
+
+
+@asynccontextmanager
+async def writable(path: Path, *, wait_s: float) -> AsyncIterator[Line]:
+    """A file that is there already; a statement waits so long for other programs."""
+    async with _opened(path, "rw") as line:
+        await line.run(lambda sql: sql.execute(f"PRAGMA busy_timeout = {int(wait_s * 1_000)}"))
+        yield line
+
+
+@asynccontextmanager
+async def _opened(path: Path, mode: str) -> AsyncIterator[Line]:
+    line = Line(await aiosqlite.connect(_uri(path, mode), uri=True, isolation_level=None))
+    try:
+        yield line
+    finally:
+        await line.stop()
+
+
+def _uri(path: Path, mode: str) -> str:
+    return f"{path.absolute().as_uri()}?mode={mode}"

@@ -1,0 +1,365 @@
+"""Every call of the service, measured: latencies by kind, rates, errors, and what else is counted.
+
+An answered call costs one append to a bounded queue; everything else happens in `drain`, once
+a second. Plain bookkeeping: the caller passes `now`, monotonic seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Mapping
+from random import Random
+from typing import NamedTuple
+
+import numpy as np
+
+from upbit_backbone.protocol import (
+    CallStats,
+    DataType,
+    LatencyStats,
+    Priority,
+    Tier,
+    WindowStats,
+)
+from upbit_backbone.telemetry.windows import (
+    WINDOWS,
+    LatencyScale,
+    RollingCounts,
+    RollingHistogram,
+    Window,
+)
+
+SAMPLED_A_SECOND = 5_000
+"""Above so many quick calls in one drain they are sampled."""
+SLOW_S = 0.001
+"""From here on a call is slow: CRITICAL has less than this for what is in memory."""
+MAX_WAITING = 65_536
+"""Calls that wait for `drain`, of each of quick, slow and failed ones; the oldest fall out."""
+MAX_KINDS = 64
+OTHER_PATH = "other"
+"""Calls of the kinds beyond `MAX_KINDS` are counted under this path: memory is bounded."""
+TIERS: tuple[Tier, ...] = ("memory", "storage", "exchange")
+COUNTED = (
+    "coalesced",
+    "retried",
+    "shed",
+    "http_429",
+    "http_418",
+    "reconnects",
+    "gaps",
+    "revisions",
+)
+"""The names of `WindowStats.counts`."""
+
+
+class Kind(NamedTuple):
+    """What calls are told apart by."""
+
+    priority: Priority
+    data_type: DataType
+    path: str
+
+
+class _Failure(NamedTuple):
+    """The key under which failed calls of a kind are counted; answered ones: the kind itself."""
+
+    kind: Kind
+
+
+_Answer = tuple[Priority, DataType, str, Tier, float]
+
+
+class CallRecorder:
+    """Latencies per priority, data type and path, and counters, of ten seconds to an hour.
+
+    Memory: for each kind of calls 31 kB a window, and 6 bytes for each step of the scale that
+    its calls fell on in each of 60 closed intervals. A kind that was silent for an hour is
+    dropped. Kinds are at most `MAX_KINDS`, and one for each priority and data type beyond.
+    """
+
+    def __init__(self, rng: Random, now: float) -> None:
+        """Begin to count.
+
+        Args:
+            rng: Chooses the sample while there are too many calls.
+            now: Monotonic seconds.
+        """
+        self._rng = rng
+        self._scale = LatencyScale()
+        self._drained_s = now
+        self._quick: deque[_Answer] = deque(maxlen=MAX_WAITING)
+        self._tell_quick = self._quick.append  # looked up once: each hit pays for it
+        self._slow: deque[_Answer] = deque(maxlen=MAX_WAITING)
+        self._failed: deque[tuple[Priority, DataType, str, str]] = deque(maxlen=MAX_WAITING)
+        self._quick_told = self._slow_told = self._failed_told = 0
+        self._happened: dict[str, int] = {}
+        self._seen: dict[str, float] = {}
+        self._histograms: dict[Kind, tuple[RollingHistogram, ...]] = {}
+        self._told_s: dict[Kind, float] = {}
+        self._counts = tuple(RollingCounts(window, now) for window in WINDOWS)
+        self._totals: dict[Hashable, float] = {}
+
+    def answered(
+        self, priority: Priority, data_type: DataType, path: str, tier: Tier, taken_s: float
+    ) -> None:
+        """Tell of a call that returned an answer.
+
+        Args:
+            priority: Of the call.
+            data_type: What it asked for.
+            path: Which way it went: ``"peek"``, or as in `BackboneMetadata.path`.
+            tier: Where the answer was found.
+            taken_s: How long the caller waited.
+        """
+        if taken_s < SLOW_S:
+            self._quick_told += 1
+            self._tell_quick((priority, data_type, path, tier, taken_s))
+        else:
+            self._slow_told += 1
+            self._slow.append((priority, data_type, path, tier, taken_s))
+
+    def failed(self, priority: Priority, data_type: DataType, path: str, error: str) -> None:
+        """Tell of a call that raised; `error` is the name of its type."""
+        self._failed_told += 1
+        self._failed.append((priority, data_type, path, error))
+
+    def happened(self, name: str, times: int = 1) -> None:
+        """Tell of something of `COUNTED`, e.g. ``"shed"``."""
+        assert name in COUNTED, name
+        self._happened[name] = self._happened.get(name, 0) + times
+
+    def observe(self, totals: Mapping[str, float]) -> dict[str, int]:
+        """Take what layers have counted since they were made; return what is new in it.
+
+        A total that is lower than before is a new layer's, which began at zero.
+        """
+        new: dict[str, int] = {}
+        for name, total in totals.items():
+            before = self._seen.get(name, 0.0)
+            self._seen[name] = total
+            times = round(total - before if total >= before else total)
+            if times:
+                self.happened(name, times)
+                new[name] = times
+        return new
+
+    def drain(self, now: float) -> None:
+        """Count what was told since the last drain; once a second, and before one looks."""
+        quick, quick_told = list(self._quick), self._quick_told
+        slow, slow_told = list(self._slow), self._slow_told
+        self._quick.clear()
+        self._slow.clear()
+        self._quick_told = self._slow_told = 0
+        most = SAMPLED_A_SECOND * max(1.0, now - self._drained_s)
+        self._drained_s = now
+        weight = max(1, math.ceil(quick_told / most))
+        if weight > 1:
+            # By chance, not every nth: callers have rhythms too.
+            quick = self._rng.choices(quick, k=round(quick_told / weight))
+        self._count("answered", quick_told + slow_told, now)
+        self._count("measured", len(quick) + len(slow), now)
+        if weight == 1:
+            self._record_answers(quick + slow, 1, now)
+        else:
+            self._record_answers(quick, weight, now)
+            self._record_answers(slow, 1, now)
+        self._record_failures(now)
+        happened, self._happened = self._happened, {}
+        for name, times in happened.items():
+            self._count(name, times, now)
+        self._advance(now)
+
+    def windows(self, now: float) -> dict[str, WindowStats]:
+        """The figures of each window, by its name; drains first."""
+        self.drain(now)
+        return {
+            window.name: self._window_stats(index, window, now)
+            for index, window in enumerate(WINDOWS)
+        }
+
+    def latency(
+        self, window: str = "5m", wanted: Callable[[Kind], bool] = lambda kind: True
+    ) -> dict[Priority, LatencyStats]:
+        """Of all wanted kinds of a priority together, as of the last drain."""
+        index = [known.name for known in WINDOWS].index(window)
+        return {priority: self._merged(priority, index, wanted) for priority in Priority}
+
+    def answers(self, window: str) -> dict[Tier, int]:
+        """Answered calls of a window by where the answer was found, as of the last drain."""
+        counts = self._counts[[known.name for known in WINDOWS].index(window)]
+        return {tier: round(counts[f"answers.{tier}"]) for tier in TIERS}
+
+    @property
+    def requests(self) -> int:
+        """Calls that were answered or raised, since the start."""
+        waiting = self._quick_told + self._slow_told
+        return round(self._totals.get("answered", 0.0)) + waiting + self.errors
+
+    @property
+    def errors(self) -> int:
+        """Calls that raised, since the start."""
+        return round(self._totals.get("failed", 0.0)) + self._failed_told
+
+    @property
+    def hits(self) -> int:
+        """Answers from memory or the store, as of the last drain; estimated while sampling."""
+        return round(
+            self._totals.get("answers.memory", 0.0) + self._totals.get("answers.storage", 0.0)
+        )
+
+    @property
+    def totals(self) -> dict[str, float]:
+        """`COUNTED`, ``"errors.<name>"`` and ``"answers.<tier>"``, as of the last drain."""
+        names = (*COUNTED, *(f"answers.{tier}" for tier in TIERS))
+        errors = [key for key in self._totals if isinstance(key, str) and key.startswith("errors.")]
+        return {name: self._totals.get(name, 0.0) for name in (*names, *errors)}
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the histograms."""
+        return sum(
+            histogram.size_bytes
+            for histograms in self._histograms.values()
+            for histogram in histograms
+        )
+
+    def _record_answers(self, answers: list[_Answer], weight: int, now: float) -> None:
+        """Count answers, each of which stands for `weight` calls."""
+        if not answers:
+            return
+        priorities, data_types, paths, tiers, taken_s = zip(*answers, strict=True)
+        for tier, times in Counter(tiers).items():
+            self._count(f"answers.{tier}", times * weight, now)
+        alike = Counter(
+            zip(priorities, data_types, paths, self._scale.rounded(taken_s), strict=True)
+        )
+        kinds: dict[tuple[Priority, DataType, str], dict[int, int]] = {}
+        for (priority, data_type, path, units), times in alike.items():
+            name = (priority, data_type, path)
+            steps = kinds.get(name)
+            if steps is None:
+                steps = kinds[name] = {}
+            step = self._scale.step(units)
+            steps[step] = steps.get(step, 0) + times * weight
+        for name, steps in kinds.items():
+            kind = self._kind(*name)
+            where = np.fromiter(steps.keys(), np.intp, len(steps))
+            counted = np.fromiter(steps.values(), np.uint32, len(steps))
+            for histogram in self._histograms[kind]:
+                histogram.add(where, counted, now)
+            self._count(kind, sum(steps.values()), now)
+
+    def _record_failures(self, now: float) -> None:
+        failed, told = list(self._failed), self._failed_told
+        self._failed.clear()
+        self._failed_told = 0
+        self._count("failed", told, now)
+        for priority, data_type, path, error in failed:
+            self._count(_Failure(self._kind(priority, data_type, path)), 1, now)
+            self._count(f"errors.{error}", 1, now)
+
+    def _kind(self, priority: Priority, data_type: DataType, path: str) -> Kind:
+        """The kind that a call is counted under; it has histograms from now on."""
+        kind = Kind(priority, data_type, path)
+        if kind not in self._histograms:
+            if len(self._histograms) >= MAX_KINDS:
+                kind = Kind(priority, data_type, OTHER_PATH)
+            self._histograms.setdefault(
+                kind, tuple(RollingHistogram(window, self._scale.steps) for window in WINDOWS)
+            )
+        self._told_s[kind] = self._drained_s
+        return kind
+
+    def _count(self, key: Hashable, times: float, now: float) -> None:
+        if times:
+            self._totals[key] = self._totals.get(key, 0.0) + times
+            for counts in self._counts:
+                counts.add(key, times, now)
+
+    def _advance(self, now: float) -> None:
+        """Let time pass for what nothing was told of, and drop what was silent for too long."""
+        for counts in self._counts:
+            counts.advance(now)
+        longest_s = WINDOWS[-1].span_s
+        for kind in [kind for kind, told_s in self._told_s.items() if told_s < now - longest_s]:
+            del self._told_s[kind], self._histograms[kind]
+        for histograms in self._histograms.values():
+            for histogram in histograms:
+                histogram.advance(now)
+
+    def _merged(
+        self, priority: Priority, index: int, wanted: Callable[[Kind], bool]
+    ) -> LatencyStats:
+        total = np.zeros(self._scale.steps, dtype=np.uint32)
+        for kind, histograms in self._histograms.items():
+            if kind.priority is priority and wanted(kind):
+                total += histograms[index].counts
+        return self._scale.stats(total)
+
+    def _window_stats(self, index: int, window: Window, now: float) -> WindowStats:
+        counts = self._counts[index]
+        # Right after the start a rate would be of nothing.
+        covered_s = max(counts.covered_s(now), 1.0)
+        answered, failed = counts["answered"], counts["failed"]
+        answers = self.answers(window.name)
+        found = sum(answers.values())
+        return WindowStats(
+            window_s=window.span_s,
+            covered_s=covered_s,
+            requests_per_s=(answered + failed) / covered_s,
+            error_rate=_share(failed, answered + failed),
+            errors={
+                key.removeprefix("errors."): round(counts[key])
+                for key in counts.counted
+                if isinstance(key, str) and key.startswith("errors.")
+            },
+            answers=answers,
+            hit_rate=_share(found - answers["exchange"], found),
+            counts={name: counts[name] for name in COUNTED},
+            measured=_share(counts["measured"], answered) if answered else 1.0,
+            calls=tuple(
+                self._call_stats(kind, histograms[index], counts, covered_s)
+                for kind, histograms in sorted(self._histograms.items(), key=_order)
+                if counts[kind] or counts[_Failure(kind)]
+            ),
+            latency=self.latency(window.name),
+        )
+
+    def _call_stats(
+        self, kind: Kind, histogram: RollingHistogram, counts: RollingCounts, covered_s: float
+    ) -> CallStats:
+        answered, failed = counts[kind], counts[_Failure(kind)]
+        return CallStats(
+            *kind,
+            latency=self._scale.stats(histogram.counts),
+            requests_per_s=(answered + failed) / covered_s,
+            error_rate=_share(failed, answered + failed),
+        )
+
+
+def layer_totals(counters: Mapping[str, float]) -> dict[str, float]:
+    """What `CallRecorder.observe` takes, out of the counters of all layers.
+
+    Args:
+        counters: As in `PerformanceMetrics.counters`, e.g. ``"layer_1.joined"``.
+    """
+    refused, blocks = counters.get("layer_1.refused", 0.0), counters.get("layer_1.blocks", 0.0)
+    return {
+        "coalesced": counters.get("layer_1.joined", 0.0),
+        "retried": counters.get("layer_3.retries", 0.0),
+        "http_429": max(0.0, refused - blocks),
+        "http_418": blocks,
+        "reconnects": counters.get("layer_1.reconnects", 0.0),
+        "gaps": counters.get("layer_1.gaps_opened", 0.0),
+        "revisions": counters.get("layer_2.restated", 0.0),
+    }
+
+
+def _order(entry: tuple[Kind, object]) -> tuple[int, str, str]:
+    priority, data_type, path = entry[0]
+    return priority, data_type.value, path
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else 0.0
