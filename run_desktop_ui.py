@@ -54,6 +54,13 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(_refuse(f"{message}; --help lists all flags"))
 
 
+def _folder(text: str) -> Path:
+    """An empty name would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("must name a folder, was empty")
+    return Path(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="run_desktop_ui.py",
@@ -71,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--speed", metavar="N", type=float, help="of the replay, 1 (default) to 1000")
     add("--symbol", metavar="S", help="first chart, e.g. KRW-BTC")
     add("--timeframe", metavar="T", help="first chart: 1s, 1m … 4h, 1d, 1w, 1M (a month) or 1y")
-    add("--data-dir", metavar="D", type=Path, help="where market data are stored")
+    add("--data-dir", metavar="D", type=_folder, help="where market data are stored")
     add("--language", choices=("ko", "en"), help="default: as chosen last; ko at first")
     add("--screenshot", metavar="FILE", type=Path, help="save a picture and leave")
     add("--after", metavar="SECONDS", type=float, help="when (5); counts from window shown")

@@ -30,7 +30,9 @@ import msgspec
 import numpy as np
 import psutil
 
+from upbit_backbone.api.event_bus import EventBusIntegration
 from upbit_backbone.api.market_data_api import MarketDataAPI
+from upbit_backbone.api.monitor import Monitor
 from upbit_backbone.clock import MINUTE_MS, SECOND_MS, utc_datetime
 from upbit_backbone.coordinator.coordinator import Coordinator
 from upbit_backbone.models import Candle, CandleSeries, CandleState, Market, Timeframe
@@ -49,7 +51,8 @@ from upbit_backbone.storage.candle_tables import SeriesKey
 from upbit_backbone.storage.coverage import REST, KnownSpan
 from upbit_backbone.storage.database import CACHED_STATEMENTS
 from upbit_backbone.storage.storage import Storage
-from upbit_backbone.telemetry.metrics import CallMetrics
+from upbit_backbone.telemetry.events import EventLog
+from upbit_backbone.telemetry.loop_lag import LoopLagProbe
 
 NOON_MS = 1_757_937_600_000
 """2025-09-15T12:00:00Z."""
@@ -742,9 +745,15 @@ async def api_over(
     def untold() -> Any:
         raise NotImplementedError
 
+    events = EventLog(clock)
+    monitor = Monitor(
+        clock=clock, rng=Random(1), events=events, memory_limit_bytes=1 << 30,
+        lag=LoopLagProbe(clock), layers=dict, oldest_wait_s=lambda _: {},
+    )  # fmt: skip
+    bus = EventBusIntegration(clock=clock, events=events, load=monitor.load, slots=64)
     api = MarketDataAPI(
-        router=exchange, coordinator=coordinator, clock=clock, metrics=CallMetrics(),
-        system_status=untold, performance=untold, max_concurrent_requests=64,
+        router=exchange, coordinator=coordinator, clock=clock, bus=bus, monitor=monitor,
+        system_status=untold, max_concurrent_requests=64,
     )  # fmt: skip
     await coordinator.start()
     await api.start()

@@ -117,6 +117,8 @@ class Desktop:
                 self._ask_to_stop()
             self._window.open_chart(*self._first_chart())
             self._window.show()
+            if self._settings is not None:
+                self._window.keep_state(self._settings)
             tasks = [asyncio.create_task(self._open(), name="open the service")]
             if self._options.screenshot is not None:
                 shot = self._take_screenshot(self._options.screenshot)

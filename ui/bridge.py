@@ -35,9 +35,9 @@ from upbit_backbone import (
     Ticker,
     Timeframe,
     Trade,
-    TransportError,
 )
 from upbit_backbone.clock import Clock, SystemClock, epoch_ms, utc_datetime
+from upbit_backbone.protocol import SystemEvent
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +46,11 @@ FIRST_CANDLES = 400
 PAGE_CANDLES = 200
 """As many as one request to the exchange gives: drawn as soon as they are there."""
 RECENT_TRADES = 50
-_STORED_PERIODS = tuple(FIRST_CANDLES * 8**step for step in range(4))
-"""How far back stored candles are looked for offline: of 1m 6.7 hours, …, 142 days."""
+_ENOUGH_STORED = 50
+"""Fewer stored candles are not worth a picture that is another one a moment later."""
+_MOST_LOADED_SINCE = 10_000
+"""Candles that ended longer ago are not shown before the exchange answers: what came since takes
+too long to load."""
 _LEAD_S = 1.5
 _CLOSE_WITHIN_S = 3.0
 _STATUS_EVERY_S = 1.0
@@ -106,6 +109,7 @@ class BackboneBridge(QObject):
     orderbookUpdated = Signal(object)  # tuple[Orderbook, ...], newest per symbol
     statusChanged = Signal(object)  # SystemStatus
     metricsUpdated = Signal(object)  # PerformanceMetrics
+    eventsHappened = Signal(object)  # tuple[SystemEvent, ...], oldest first, each once
     marketsReady = Signal(object)  # tuple[Market, ...]
     requestAnswered = Signal(object)  # RequestAnswer
     requestFailed = Signal(object)  # RequestFailure
@@ -132,14 +136,17 @@ class BackboneBridge(QObject):
         self._detail = ""
         self._status: SystemStatus | None = None
         self._metrics: PerformanceMetrics | None = None
-        self._figures_seen = False
+        self.figures_seen = False
+        """Whether somebody looks at the service's figures."""
         self._figures_s: float | None = None
+        self._last_event = 0
 
         self._loads: deque[CandleUpdate] = deque()
         self._live: dict[int, Candle] = {}
         self._tickers: dict[str, Ticker] = {}
         self._trades: list[Trade | Gap] = []
         self._orderbooks: dict[str, Orderbook] = {}
+        self._events: list[SystemEvent] = []
         self._answers: deque[RequestAnswer] = deque()
         self._failures: deque[RequestFailure] = deque()
         self._changed_status: SystemStatus | None = None
@@ -207,8 +214,13 @@ class BackboneBridge(QObject):
             self._start("orderbook", self._follow_orderbook(self._api, symbol))
 
     def watch_figures(self, seen: bool) -> None:
-        """Have the service's figures once a second while somebody sees them."""
-        self._figures_seen = seen
+        """Ask for the service's figures once a second while somebody sees them."""
+        self.figures_seen = seen
+
+    def report_frame(self, taken_ms: float) -> None:
+        """Tell the service how long a frame of the chart took."""
+        if self._api is not None:
+            self._api.report_frame_time(taken_ms / 1_000)
 
     # Life
 
@@ -277,14 +289,12 @@ class BackboneBridge(QObject):
         self, api: MarketDataAPI, symbol: str, timeframe: Timeframe, request_id: UUID
     ) -> None:
         loads_before = self._newest_loads
+        if not self._drawn:
+            await self._show_stored(api, symbol, timeframe)
         try:
-            try:
-                series, metadata = await api.get_candle_data(
-                    symbol, timeframe, count=PAGE_CANDLES, with_metadata=True
-                )
-            except TransportError:
-                series, metadata = await self._load_stored(api, symbol, timeframe)
-                self._hole_ms = _first_hole_ms(series, metadata)
+            series, metadata = await api.get_candle_data(
+                symbol, timeframe, count=PAGE_CANDLES, with_metadata=True
+            )
         except BackboneError as exc:
             if self._newest_loads != loads_before:
                 # Asked for before the connection broke; what it wanted was loaded since.
@@ -305,33 +315,29 @@ class BackboneBridge(QObject):
                 )
             else:
                 self._hole_ms = None
+        elif self._hole_ms is None:
+            # The newest stored ones, or a part: what comes after them, or between, is loaded later.
+            self._hole_ms = _first_hole_ms(series, metadata)
         self._loaded(answer, series, more_follows=rest is not None)
         if rest is not None:
             # A task of its own, under a name of its own: the live candle does not wait for it,
             # and another load does not end it.
             self._start(f"rest {request_id}", rest)
 
-    async def _load_stored(
-        self, api: MarketDataAPI, symbol: str, timeframe: Timeframe
-    ) -> tuple[CandleSeries, BackboneMetadata]:
-        """The newest stored candles, while the exchange is not reached.
-
-        The newest candles of all end at the first that is not known, which offline is now. A
-        range has no such end: what of it is stored is its answer.
-        """
-        now_ms = self._clock.now_ms()
-        for periods in _STORED_PERIODS:
-            start = utc_datetime(max(timeframe.back_ms(now_ms, periods), 0))
-            try:
-                series, metadata = await api.get_candle_data(
-                    symbol, timeframe, start, with_metadata=True
-                )
-            except TransportError:
-                if periods == _STORED_PERIODS[-1]:
-                    raise
-            else:
-                return series[max(0, len(series) - FIRST_CANDLES) :], metadata
-        raise AssertionError("the last attempt returns or raises")
+    async def _show_stored(self, api: MarketDataAPI, symbol: str, timeframe: Timeframe) -> None:
+        """Show at once what is stored; what came after it follows when the exchange answers."""
+        try:
+            series, _ = await api.get_stored_candles(symbol, timeframe, count=FIRST_CANDLES)
+        except BackboneError as exc:
+            logger.info("stored candles of %s: %s", symbol, exc)
+            return
+        if len(series) < _ENOUGH_STORED or (symbol, timeframe) != self._chart:
+            return
+        newest_ms = int(series.time[-1])
+        if self._clock.now_ms() - newest_ms > _MOST_LOADED_SINCE * timeframe.typical_ms:
+            return
+        self._hole_ms = newest_ms
+        self._take(CandleUpdate(symbol, timeframe, series, "loaded", None))
 
     async def _load_older(
         self,
@@ -470,9 +476,13 @@ class BackboneBridge(QObject):
     def _take_figures(self, api: MarketDataAPI) -> None:
         now_s = self._clock.monotonic()
         due_s = 0.0 if self._figures_s is None else self._figures_s + _UNSEEN_FIGURES_EVERY_S
-        if self._figures_seen or now_s >= due_s:
+        if self.figures_seen or now_s >= due_s:
             self._figures_s = now_s
             self._metrics = api.get_performance_metrics()
+            new = api.get_system_events(self._last_event)
+            if new:
+                self._last_event = new[-1].number
+                self._events.extend(new)
 
     def _probe_now_and_then(self, api: MarketDataAPI) -> None:
         """While the stream is gone: does the exchange still answer requests?
@@ -570,6 +580,9 @@ class BackboneBridge(QObject):
         if self._metrics is not None:
             metrics, self._metrics = self._metrics, None
             self.metricsUpdated.emit(metrics)
+        if self._events:
+            events, self._events = tuple(self._events), []
+            self.eventsHappened.emit(events)
         if self._answers:
             self.requestAnswered.emit(self._answers.popleft())
         if self._failures:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from PySide6.QtCore import QByteArray, QEvent, QSettings, QSize, Qt, Signal
+from PySide6.QtCore import QByteArray, QEvent, QSettings, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import (
     QAction,
     QCloseEvent,
@@ -18,12 +18,10 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import (
     QDockWidget,
-    QFrame,
     QHBoxLayout,
     QLabel,
     QMainWindow,
     QMenu,
-    QScrollArea,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -50,7 +48,7 @@ from ui.timeframe_bar import TimeframeBar
 from upbit_backbone.clock import Clock
 from upbit_backbone.errors import TransportError, UnknownSymbolError
 from upbit_backbone.models import Gap, Market, Timeframe, Trade
-from upbit_backbone.protocol import PerformanceMetrics, SystemStatus
+from upbit_backbone.protocol import SystemStatus
 from upbit_backbone.resources import resource_path
 
 SIZE = (1440, 900)
@@ -66,6 +64,8 @@ _VIEW_MENU_BELOW = 900
 """In a narrower window the switches of the docks and the language are in a menu."""
 _RIGHT_HEIGHTS = [600, 240]
 _QUOTE_LISTED = "KRW-"
+_KEEP_EVERY_MS = 2_000
+"""What was changed longer ago outlives the program, however it ends."""
 
 
 class Replayed(NamedTuple):
@@ -122,7 +122,7 @@ class MainWindow(QMainWindow):
         self.monitor = MonitorPanel(theme, clock, self)
         self._market_dock = self._dock("markets", self.market_list)
         self._tape_dock = self._dock("trades", self.tape)
-        self._monitor_dock = self._dock("monitor", _sideways(self.monitor))
+        self._monitor_dock = self._dock("monitor", self.monitor)
         self.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, self._market_dock)
         self.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, self._tape_dock)
         self.addDockWidget(Qt.DockWidgetArea.BottomDockWidgetArea, self._monitor_dock)
@@ -137,6 +137,8 @@ class MainWindow(QMainWindow):
         column.addWidget(self.chart, 1)
         self.setCentralWidget(middle)
         self.palette_box = SymbolPalette(self)
+        # Nothing tells when a hand drags the border of a dock.
+        self._keeper = QTimer(self, interval=_KEEP_EVERY_MS)
         self._outages = OutageWatch(clock, self)
         self._connect()
         self._retranslate()
@@ -171,7 +173,8 @@ class MainWindow(QMainWindow):
         self.chart.open(symbol, self._chart_title(), timeframe)
         self._bridge.show_candles(symbol, timeframe)
         if changed:
-            self.header.open(symbol, self._markets.get(symbol))
+            known = self.market_list.model.ticker_of(symbol)
+            self.header.open(symbol, self._markets.get(symbol), known)
             self.market_list.mark(symbol)
             self.tape.model.clear()
             self._bridge.watch_detail(symbol)
@@ -191,6 +194,7 @@ class MainWindow(QMainWindow):
 
     def begin_closing(self) -> None:
         """Take no more wishes; what runs is being ended."""
+        self._keeper.stop()
         self.setEnabled(False)
         self.setWindowTitle(self.tr("Closing…"))
         self.notices.show_message(self.tr("Closing…"))
@@ -202,12 +206,23 @@ class MainWindow(QMainWindow):
 
     def save_state(self, settings: QSettings) -> None:
         """Remember size, docks and what is on the chart."""
-        settings.setValue("geometry", self.saveGeometry())
-        settings.setValue("docks", self.saveState())
-        settings.setValue("timeframe", self._timeframe.value)
+        state: dict[str, QByteArray | str] = {
+            "geometry": self.saveGeometry(),
+            "docks": self.saveState(),
+            "timeframe": self._timeframe.value,
+        }
         if self._symbol in self._markets:
             # A symbol that nobody lists would spoil every start from now on.
-            settings.setValue("symbol", self._symbol)
+            state["symbol"] = self._symbol
+        for name, value in state.items():
+            # Whatever is set makes the file be written.
+            if settings.value(name) != value:
+                settings.setValue(name, value)
+
+    def keep_state(self, settings: QSettings) -> None:
+        """Remember from now on also what is changed, soon after."""
+        self._keeper.timeout.connect(lambda: self.save_state(settings))
+        self._keeper.start()
 
     def restore_state(self, settings: QSettings) -> None:
         """Take size and docks from the last time; the first time, what the screen has room for."""
@@ -272,17 +287,20 @@ class MainWindow(QMainWindow):
         bridge.orderbookUpdated.connect(self.header.apply_orderbooks)
         bridge.tradesReceived.connect(self._take_trades)
         bridge.statusChanged.connect(self._take_status)
-        bridge.metricsUpdated.connect(self._take_metrics)
+        bridge.metricsUpdated.connect(self.monitor.set_metrics)
+        bridge.eventsHappened.connect(self.monitor.add_events)
         bridge.marketsReady.connect(self._take_markets)
         bridge.requestAnswered.connect(self._take_answer)
         bridge.requestFailed.connect(self._take_failure)
         self.chart.historyWanted.connect(self._load_history)
         self.chart.drawn.connect(self.chartDrawn)
+        self.chart.panes.painted.connect(bridge.report_frame)
         self.header.paletteWanted.connect(lambda: self._open_palette())
         self.palette_box.chosen.connect(self._choose_symbol)
         self.market_list.chosen.connect(self._choose_symbol)
         self.timeframes.chosen.connect(self._choose_timeframe)
         self._outages.changed.connect(self._take_outage)
+        self.monitor.shownChanged.connect(bridge.watch_figures)
 
     def _dock(self, name: str, content: QWidget) -> QDockWidget:
         dock = QDockWidget(self)
@@ -408,9 +426,6 @@ class MainWindow(QMainWindow):
         else:
             self.messages.withdraw(answer.occasion)
 
-    def _take_metrics(self, metrics: PerformanceMetrics) -> None:
-        self.monitor.set_metrics(metrics, self.chart.frame_p95_ms())
-
     def _take_markets(self, markets: tuple[Market, ...]) -> None:
         self._markets = {market.symbol: market for market in markets}
         self.market_list.set_markets(
@@ -487,17 +502,6 @@ class MainWindow(QMainWindow):
 def _list_width(window_width: int) -> int:
     """How wide the market list begins in a window of this width."""
     return next(width for least, width in _LIST_WIDTHS if window_width >= least)
-
-
-def _sideways(content: QWidget) -> QScrollArea:
-    """Lets a wide part be scrolled where the screen is narrow, instead of widening the window."""
-    area = QScrollArea()
-    area.setFrameShape(QFrame.Shape.NoFrame)
-    area.setWidgetResizable(True)
-    area.setVerticalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-    area.setMinimumHeight(content.sizeHint().height())
-    area.setWidget(content)
-    return area
 
 
 def _banner(theme: Theme, parent: QWidget) -> QLabel:

@@ -12,7 +12,7 @@ from typing import Any
 from PySide6.QtGui import QImageWriter
 
 from ui.language import Language
-from upbit_backbone.config import ENVIRONMENT_PREFIX, BackboneConfig
+from upbit_backbone.config import DEFAULT, ENVIRONMENT_PREFIX, BackboneConfig, settle
 from upbit_backbone.errors import InvalidRequestError
 from upbit_backbone.models import Timeframe
 from upbit_backbone.recorder.opening import open_recording
@@ -57,7 +57,8 @@ def read_options(flags: argparse.Namespace) -> DesktopOptions:
         InvalidRequestError: a value that makes no sense; the message says what is expected.
         StorageCorruptError: the recording to replay is damaged.
     """
-    config = BackboneConfig.from_environment()
+    settled = settle()
+    config = settled.config
     given: dict[str, Any] = {
         name: value
         for name, value in (
@@ -70,6 +71,8 @@ def read_options(flags: argparse.Namespace) -> DesktopOptions:
     exchange = flags.exchange or os.environ.get(f"{ENVIRONMENT_PREFIX}EXCHANGE")
     if exchange is None and (config.rest_url or flags.rest_url or flags.ws_url):
         exchange = "upbit"
+    if exchange is None and settled.origins["exchange"] != DEFAULT:
+        exchange = config.exchange  # as the settings file says
     automatic = exchange in (None, "auto")
     given["exchange"] = "upbit" if automatic else exchange
     if flags.exchange == "simulator" and flags.rest_url is None and flags.ws_url is None:

@@ -72,10 +72,10 @@ class QuoteHeader(QWidget):
         self._age.start()
         self._retranslate()
 
-    def open(self, symbol: str, market: Market | None) -> None:
-        """Show another market; its figures arrive with its ticker."""
+    def open(self, symbol: str, market: Market | None, ticker: Ticker | None = None) -> None:
+        """Show another market, with its latest ticker as far as one is known."""
         if symbol != self._symbol:
-            self._ticker = self._orderbook = None
+            self._ticker, self._orderbook = ticker, None
         self._symbol, self._market = symbol, market
         self._show_all()
 

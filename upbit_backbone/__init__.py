@@ -4,7 +4,20 @@
 ...     candles = await api.get_candle_data("KRW-BTC", "1m", count=200)
 """
 
-from upbit_backbone.api.market_data_api import MarketDataAPI
+from upbit_backbone.api.event_bus import (
+    EventBusIntegration,
+    SystemEvents,
+    SystemReading,
+    Throttle,
+)
+from upbit_backbone.api.load_manager import SystemLoadManager
+from upbit_backbone.api.market_data_api import (
+    IMarketDataAPI,
+    MarketDataAPI,
+    create_configured_api,
+    create_default_api,
+)
+from upbit_backbone.api.paths import DirectDataAccess, EventBusDataAccess
 from upbit_backbone.config import BackboneConfig
 from upbit_backbone.errors import (
     BackboneError,
@@ -39,32 +52,39 @@ from upbit_backbone.models import (
     Trade,
 )
 from upbit_backbone.protocol import (
+    Alert,
     BackboneMetadata,
     BackboneRequest,
     BackboneResponse,
+    CallStats,
     DataRequest,
     DataSource,
     DataType,
     LatencyStats,
     LayerStatus,
+    LoadTerm,
     PerformanceMetrics,
     Priority,
     Progress,
     Reach,
     SelfAudit,
     Subscription,
+    SystemEvent,
     SystemHealth,
     SystemStatus,
+    WindowStats,
 )
 from upbit_backbone.storage.figures import StoreFigures
 
 __all__ = [
+    "Alert",
     "BackboneConfig",
     "BackboneError",
     "BackboneManager",
     "BackboneMetadata",
     "BackboneRequest",
     "BackboneResponse",
+    "CallStats",
     "Candle",
     "CandleSeries",
     "ClosedError",
@@ -73,12 +93,17 @@ __all__ = [
     "DataType",
     "DataUnavailableError",
     "DeadlineError",
+    "DirectDataAccess",
+    "EventBusDataAccess",
+    "EventBusIntegration",
     "Gap",
+    "IMarketDataAPI",
     "IndicatorSeries",
     "InvalidRequestError",
     "LatencyStats",
     "LayerStatus",
     "Level",
+    "LoadTerm",
     "Market",
     "MarketDataAPI",
     "Orderbook",
@@ -98,12 +123,20 @@ __all__ = [
     "StorageUnavailableError",
     "StoreFigures",
     "Subscription",
+    "SystemEvent",
+    "SystemEvents",
     "SystemHealth",
+    "SystemLoadManager",
     "SystemOverloadedError",
+    "SystemReading",
     "SystemStatus",
+    "Throttle",
     "Ticker",
     "Timeframe",
     "Trade",
     "TransportError",
     "UnknownSymbolError",
+    "WindowStats",
+    "create_configured_api",
+    "create_default_api",
 ]

@@ -12,30 +12,37 @@ from datetime import datetime, timedelta
 from difflib import get_close_matches
 from typing import TextIO
 
+import typer
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.constrain import Constrain
 from rich.file_proxy import FileProxy
 from rich.progress import (
     BarColumn,
     ProgressColumn,
+    Task,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
 )
 from rich.progress import Progress as Bars
 from rich.table import Column
+from rich.text import Text
 
 from upbit_backbone.clock import SystemClock, utc_datetime
+from upbit_backbone.command_line import INTERRUPTED
+from upbit_backbone.commands.missing import UNCONFIRMED, missing_sentence
 from upbit_backbone.config import BackboneConfig
 from upbit_backbone.errors import InvalidRequestError, UnknownSymbolError
 from upbit_backbone.manager import BackboneManager
-from upbit_backbone.models import Span, Timeframe
-from upbit_backbone.protocol import Progress
+from upbit_backbone.models import Timeframe
+from upbit_backbone.protocol import SECONDS_KEPT_DAYS, Progress
 
-UNCONFIRMED = "unconfirmed"
-"""Why a span is missing that the exchange showed nothing of; a second reading proves it."""
 NARROW = 70
 """A terminal with fewer columns is given the figures without the bar."""
+VERY_NARROW = 44
+"""With fewer columns the figures stand before the market's name."""
+SHOWN_EVERY_S = 1.0
+"""When nothing arrives the figures go on: a load that stands still has no speed."""
 
 
 async def backfill(symbols: str, timeframe: str, days: int, config: BackboneConfig) -> bool:
@@ -57,7 +64,7 @@ async def backfill(symbols: str, timeframe: str, days: int, config: BackboneConf
         InvalidRequestError: one of the arguments is wrong; nothing was asked.
         BackboneError: the exchange or the store failed; what was loaded stays.
     """
-    names = list(dict.fromkeys(name.strip() for name in symbols.split(",") if name.strip()))
+    names = list(dict.fromkeys(name.strip().upper() for name in symbols.split(",") if name.strip()))
     if not names:
         raise InvalidRequestError(
             f"--symbols must name markets such as KRW-BTC,KRW-ETH, was {symbols!r}"
@@ -66,9 +73,11 @@ async def backfill(symbols: str, timeframe: str, days: int, config: BackboneConf
     manager = BackboneManager(config)
     await manager.initialize()
     try:
-        return await _load_all(manager, names, parsed, days)
+        whole = await _load_all(manager, names, parsed, days)
     finally:
         await manager.shutdown()
+    sys.stdout.write(f"stored in {config.data_dir / config.identity}\n")
+    return whole
 
 
 async def _load_all(
@@ -85,11 +94,18 @@ async def _load_all(
     start = _days_before(days, utc_datetime(now_ms))
     whole = True
     with Bar() as bar:
+        if timeframe is Timeframe.S1 and days > SECONDS_KEPT_DAYS:
+            bar.tell(
+                "the exchange keeps candles of one second for three months: of these"
+                f" {days:,} days the first {days - SECONDS_KEPT_DAYS:,} cannot be had"
+            )
         for number, symbol in enumerate(symbols, 1):
             if stopped.is_set():
-                return False
+                raise typer.Exit(INTERRUPTED)
             bar.begin(symbol, timeframe, number, len(symbols))
             whole &= await _load(manager, symbol, timeframe, start, bar, stopped)
+            if stopped.is_set() and not whole:
+                raise typer.Exit(INTERRUPTED)
     return whole
 
 
@@ -107,30 +123,38 @@ async def _load(
         await stopped.wait()
         chunks.cancel()
 
-    watcher = asyncio.create_task(cancel_when_stopped(), name="stop on a signal")
+    async def keep_showing() -> None:
+        while True:
+            await asyncio.sleep(SHOWN_EVERY_S)
+            bar.show(chunks.progress)
+
+    helpers = [
+        asyncio.create_task(cancel_when_stopped(), name="stop on a signal"),
+        asyncio.create_task(keep_showing(), name="show the progress"),
+    ]
     bar.show(chunks.progress)
+    opens: list[datetime] = []
     try:
-        async for _ in chunks:
-            pass  # it is stored
+        async for series in chunks:  # it is stored
+            opens += [series[0].open_time, series[-1].open_time]
     finally:
         chunks.cancel()
-        watcher.cancel()
-        await asyncio.wait([watcher])
+        for helper in helpers:
+            helper.cancel()
+        await asyncio.wait(helpers)
         progress = chunks.progress
         if progress.state != "done":
             share = progress.done / max(1, progress.total)
             bar.tell(
-                f"stopped at {share:.0%} of {symbol} {timeframe}: what was loaded is stored, and"
-                " the same command goes on from there"
+                f"stopped at {share * 100:.0f} % of {symbol} {timeframe}: what was loaded is"
+                " stored, and the same command goes on from there"
             )
     if progress.state != "done":
         return False
-    bar.say(
-        f"{symbol} {timeframe}: {progress.candles:,} candles since {start:%Y-%m-%d %H:%M:%S} UTC"
-    )
+    bar.say(f"{symbol} {timeframe}: {_had(progress, opens, start)}")
     whole = True
     for span in chunks.missing:
-        bar.tell(_sentence(symbol, timeframe, span))
+        bar.tell(missing_sentence(symbol, timeframe, span))
         whole &= span.reason == UNCONFIRMED
     return whole
 
@@ -144,12 +168,22 @@ class Bar:
         columns: list[ProgressColumn] = [
             TextColumn("{task.description}", table_column=Column(no_wrap=True)),
             BarColumn(bar_width=None, table_column=Column(ratio=2)),
-            TaskProgressColumn("{task.percentage:>3.0f} %"),
+            TaskProgressColumn(
+                "{task.percentage:>3.0f} %", table_column=Column(no_wrap=True, min_width=5)
+            ),
             TextColumn("{task.fields[told]}", table_column=flexible, markup=False),
-            TimeElapsedColumn(),
+            _Elapsed(),
         ]
-        if self._console.width < NARROW:
+        width = self._console.width
+        if width < VERY_NARROW:
+            figures = TextColumn("{task.fields[told]}", markup=False)
+            figures._table_column = Column(no_wrap=True, overflow="ellipsis")
+            name = TextColumn("{task.description}", table_column=flexible)
+            columns = [columns[2], figures, name]
+        elif width < NARROW:
             columns = [columns[0], columns[2], columns[3]]
+        self._short = width < NARROW
+        self._others_follow = False
         self._bars = _Bars(
             *columns,
             console=self._console,
@@ -182,6 +216,7 @@ class Bar:
 
     def begin(self, symbol: str, timeframe: Timeframe, number: int, of: int) -> None:
         """Show another market."""
+        self._others_follow = number < of
         place = f" ({number} of {of})" if of > 1 else ""
         self._bars.reset(self._task, description=f"{symbol} {timeframe}{place}", told="")
 
@@ -191,7 +226,7 @@ class Bar:
             self._task,
             completed=progress.done,
             total=max(1, progress.total),
-            told=told(progress),
+            told=told(progress, short=self._short, others_follow=self._others_follow),
         )
 
     def say(self, line: str) -> None:
@@ -213,6 +248,13 @@ class _Bars(Bars):
         yield _Shorter(self.make_tasks_table(self.tasks), len("^C") + 1)
 
 
+class _Elapsed(TimeElapsedColumn):
+    """How long it has run, with a word for it: beside it stands how long it will."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task) + Text(" elapsed", style="progress.elapsed")
+
+
 class _Shorter:
     """Something to render, so many columns narrower than there is room."""
 
@@ -224,8 +266,14 @@ class _Shorter:
         yield Constrain(self._inner, max(1, options.max_width - self._by))
 
 
-def told(progress: Progress) -> str:
-    """What is to be said of a load besides how far it has come; the most important first."""
+def told(progress: Progress, *, short: bool = False, others_follow: bool = False) -> str:
+    """What is to be said of a load besides how far it has come; the most important first.
+
+    Args:
+        progress: Of one market.
+        short: Without the speed.
+        others_follow: The time left is that of one market of several.
+    """
     match progress.state:
         case "rate-limited" if progress.until is not None:
             return f"rate-limited until {progress.until:%H:%M:%S} UTC"
@@ -234,11 +282,25 @@ def told(progress: Progress) -> str:
         case "running" if progress.reason:
             return progress.reason
         case "running" if progress.time_left_s is None:
-            return ""
+            return "" if progress.candles else "looking for the first candle"
         case "running":
-            left = timedelta(seconds=round(progress.time_left_s or 0.0))
-            return f"{left} left, {progress.candles_per_s:,.0f} candles/s"
+            left = f"{timedelta(seconds=round(progress.time_left_s or 0.0))} left"
+            if short:
+                return left
+            of_what = " of this market" if others_follow else ""
+            return f"{left}{of_what}, {progress.candles_per_s:,.0f} candles/s"
     return progress.state
+
+
+def _had(progress: Progress, opens: list[datetime], start: datetime) -> str:
+    """What a finished load has brought."""
+    if not opens:
+        return f"no candle opened since {start:%Y-%m-%d %H:%M:%S} UTC"
+    return (
+        f"{progress.candles:,} candles from {min(opens):%Y-%m-%d %H:%M:%S} to"
+        f" {max(opens):%Y-%m-%d %H:%M:%S} UTC ({progress.new:,} loaded,"
+        f" {progress.candles - progress.new:,} stored before)"
+    )
 
 
 def _days_before(days: int, now: datetime) -> datetime:
@@ -248,16 +310,6 @@ def _days_before(days: int, now: datetime) -> datetime:
             f"--days must be 1 to {most:,} (candles begin after 1970-01-01), was {days}"
         )
     return now - timedelta(days=days)
-
-
-def _sentence(symbol: str, timeframe: Timeframe, span: Span) -> str:
-    where = f"from {span.start:%Y-%m-%d %H:%M:%S} to {span.end:%Y-%m-%d %H:%M:%S} UTC"
-    if span.reason == UNCONFIRMED:
-        return (
-            f"no candle of {symbol} {timeframe} {where}: the exchange has shown nothing there yet;"
-            " it counts as unproved until a second reading"
-        )
-    return f"missing {where}: {span.reason}"
 
 
 def _on_signals(stopped: asyncio.Event) -> None:

@@ -5,6 +5,8 @@ Pure checks, so low in the house that the store and the coordinator share them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -13,6 +15,13 @@ from upbit_backbone.errors import ProtocolError
 from upbit_backbone.models import CandleSeries, Timeframe
 
 _PRICES = ("open", "high", "low", "close")
+Place = Callable[[int], str]
+"""How a message calls the candle with this number, counted from 0."""
+
+
+def row_of_page(index: int) -> str:
+    """As the exchange sent it."""
+    return f"row {index}"
 
 
 def check_page(
@@ -46,12 +55,13 @@ def check_page(
         )
 
 
-def check_series(series: CandleSeries, what: str) -> None:
+def check_series(series: CandleSeries, what: str, place: Place = row_of_page) -> None:
     """Refuse candles that contradict themselves or each other.
 
     Args:
         series: Any number of candles.
         what: Names them in the message.
+        place: Where a person finds one of them.
 
     Raises:
         ProtocolError: not ascending, twice the same open time, off the timeframe's grid, a high
@@ -62,14 +72,20 @@ def check_series(series: CandleSeries, what: str) -> None:
         return
     # Comparisons with NaN are False, so what is asked is whether all is well.
     low, high = series.low, series.high
-    _refuse_first(series, what, series.time[1:] > series.time[:-1], "does not ascend", shift=1)
-    _refuse_first(series, what, _on_grid(series), f"is off the grid of {series.timeframe}")
+
+    def refuse_first(good: npt.NDArray[np.bool_], why: str, shift: int = 0) -> None:
+        if np.count_nonzero(good) < len(good):
+            index = int(np.argmin(good)) + shift
+            raise ProtocolError(f"{what}: {place(index)} {why}: {excerpt(series, index)}")
+
+    refuse_first(series.time[1:] > series.time[:-1], "does not ascend", shift=1)
+    refuse_first(_on_grid(series), f"is off the grid of {series.timeframe}")
     sane = (low > 0) & (low <= series.open) & (low <= series.close)
     sane &= (high >= series.open) & (high >= series.close) & (high < np.inf)
-    _refuse_first(series, what, sane, "has prices outside of its low and high")
+    refuse_first(sane, "has prices outside of its low and high")
     amounts = (series.volume >= 0) & (series.value >= 0)
     amounts &= (series.volume < np.inf) & (series.value < np.inf)
-    _refuse_first(series, what, amounts, "has an amount below zero or without end")
+    refuse_first(amounts, "has an amount below zero or without end")
 
 
 def excerpt(series: CandleSeries, index: int) -> str:
@@ -79,15 +95,6 @@ def excerpt(series: CandleSeries, index: int) -> str:
         f"{utc_datetime(int(series.time[index])):%Y-%m-%dT%H:%M:%SZ} {prices}"
         f" volume {series.volume[index]:.12g}"
     )
-
-
-def _refuse_first(
-    series: CandleSeries, what: str, good: npt.NDArray[np.bool_], why: str, *, shift: int = 0
-) -> None:
-    if np.count_nonzero(good) == len(good):
-        return
-    index = int(np.argmin(good)) + shift
-    raise ProtocolError(f"{what}: row {index} {why}: {excerpt(series, index)}")
 
 
 def _on_grid(series: CandleSeries) -> npt.NDArray[np.bool_]:

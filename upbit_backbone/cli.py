@@ -1,7 +1,9 @@
 """The command ``upbit-backbone``: the service without a window. Never imports Qt.
 
-Whatever is wrong is one line on standard error. Exit codes: 0 all is well, 2 the command
-itself is wrong (its flags, their values, or the environment's), 1 it failed while it ran.
+Whatever is wrong is one line on standard error. Exit codes: 0 all is well, also when the
+reader of a pipe went away; 2 the command itself is wrong (its flags, their values, the
+environment's, or the settings file's); 1 it failed while it ran; 130 Ctrl+C; 10 to 15 what
+`doctor` found.
 """
 
 from __future__ import annotations
@@ -9,33 +11,50 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import math
 import re
 import sys
 from enum import Enum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from upbit_backbone import (
     Candle,
     CandleSeries,
-    InvalidRequestError,
     MarketDataAPI,
-    Span,
 )
-from upbit_backbone.backfill import UNCONFIRMED
 from upbit_backbone.backfill import backfill as run_backfill
 from upbit_backbone.clock import SystemClock
-from upbit_backbone.command_line import FAILED, Overrides, moment, run
+from upbit_backbone.command_line import (
+    CONFIG,
+    DATA_DIR,
+    FAILED,
+    Overrides,
+    finite_number,
+    in_flags,
+    moment,
+    run,
+    whole_number,
+)
+from upbit_backbone.commands.doctor import doctor
+from upbit_backbone.commands.missing import (
+    UNCONFIRMED,
+    missing_sentence,
+    none_sentence,
+    told_while_waiting,
+)
+from upbit_backbone.commands.options import EXCHANGE, REST_URL, WS_URL
+from upbit_backbone.commands.printing import Shown, console_for, fitting_table, kst
+from upbit_backbone.commands.quotes import SIMULATED, orderbook, ticker, trades
+from upbit_backbone.commands.screen import screen
+from upbit_backbone.commands.settings import app as settings_commands
+from upbit_backbone.commands.status import status
+from upbit_backbone.commands.watch import watch
 from upbit_backbone.manager import open_addresses
-from upbit_backbone.models import KST_OFFSET
 from upbit_backbone.origin import Origin
 from upbit_backbone.price import format_price
 from upbit_backbone.recorder.command import record as run_recorder
@@ -45,11 +64,9 @@ from upbit_backbone.simulator.command import simulate as run_simulator
 from upbit_backbone.store_commands import app as store_commands
 from upbit_backbone.telemetry.logs import configure_logging
 
-MIN_TABLE_WIDTH = 140
 _TOLD_OTHERWISE = ("upbit_backbone.manager",)
 """That it starts offline, the commands tell themselves, once and with what follows."""
 _VALUE_DECIMALS = {"KRW": 0, "USDT": 3}
-_FLAGS = {"start_time": "--from", "end_time": "--to", "count": "--count"}
 
 
 class _OneLine(TyperGroup):
@@ -68,8 +85,17 @@ class _OneLine(TyperGroup):
         sys.exit(code)
 
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, cls=_OneLine)
+_EXIT_CODES = (
+    "Exit codes: 0 all is well · 1 failed while it ran, or nothing is stored · 2 the command is"
+    " wrong (flag, value, market, variable, settings file, a file that is none) · 10 network,"
+    " 11 clock, 12 limits, 13 disk, 14 Qt, 15 fonts (doctor) · 130 Ctrl+C; watch, simulate,"
+    " record and replay end with 0 by it."
+)
+app = typer.Typer(no_args_is_help=True, add_completion=False, cls=_OneLine, epilog=_EXIT_CODES)
 app.add_typer(store_commands, name="db")
+app.add_typer(settings_commands, name="config")
+for command in (ticker, orderbook, trades, watch, screen, status, doctor):
+    app.command()(command)
 
 
 class Format(Enum):
@@ -80,23 +106,6 @@ class Format(Enum):
     JSON = "json"
 
 
-def _whole_number(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise typer.BadParameter(f"must be a whole number, was {text!r}") from None
-
-
-def _number(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise typer.BadParameter(f"must be a number, was {text!r}")
-    return number
-
-
 def _format(text: str) -> Format:
     try:
         return Format(text)
@@ -104,11 +113,23 @@ def _format(text: str) -> Format:
         raise typer.BadParameter(f"must be table, csv or json, was {text!r}") from None
 
 
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"upbit-backbone {version('upbit-backbone')}\n")
+        raise typer.Exit
+
+
 @app.callback()
 def common(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell what happens.")] = False,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print it.")
+    ] = False,
 ) -> None:
-    """Market data of Upbit, without a window."""
+    """Market data of Upbit, without a window.
+
+    Commands that print data take --json: one document on a line, 'watch' one for each change.
+    """
     if verbose:
         configure_logging(logging.INFO)
     else:
@@ -121,13 +142,13 @@ def simulate(
     port: Annotated[
         int,
         typer.Option(
-            parser=_whole_number, metavar="N", help="Port to serve on; 0 takes a free one."
+            parser=whole_number, metavar="N", help="Port to serve on; 0 takes a free one."
         ),
     ] = 0,
     seed: Annotated[
         int,
         typer.Option(
-            parser=_whole_number, metavar="N", help="Which market: equal seeds give equal data."
+            parser=whole_number, metavar="N", help="Which market: equal seeds give equal data."
         ),
     ] = 1,
     as_recorded: Annotated[
@@ -150,7 +171,7 @@ def simulate(
     ban_after: Annotated[
         int | None,
         typer.Option(
-            parser=_whole_number,
+            parser=whole_number,
             metavar="N",
             help="Refused calls in 10 s that ban a caller; 0 never.",
         ),
@@ -158,7 +179,7 @@ def simulate(
     max_connections: Annotated[
         int | None,
         typer.Option(
-            parser=_whole_number, metavar="N", help="WebSockets at once; one more is refused."
+            parser=whole_number, metavar="N", help="WebSockets at once; one more is refused."
         ),
     ] = None,
     setting: Annotated[
@@ -176,7 +197,9 @@ def simulate(
     ] = None,
     rate: Annotated[
         float,
-        typer.Option(parser=_number, metavar="R", help="How many times as often somebody trades."),
+        typer.Option(
+            parser=finite_number, metavar="R", help="How many times as often somebody trades."
+        ),
     ] = 1.0,
 ) -> None:
     """Serve a simulated exchange; prints one line of JSON with its addresses."""
@@ -200,13 +223,9 @@ def simulate(
 @app.command()
 def record(
     file: Annotated[Path, typer.Argument(help="The file to make, e.g. today.upbitrec.")],
-    exchange: Annotated[
-        str | None, typer.Option(help="upbit, or simulator (started in this process).")
-    ] = None,
-    rest_url: Annotated[
-        str | None, typer.Option(help="Another REST address, ending in /v1.")
-    ] = None,
-    ws_url: Annotated[str | None, typer.Option(help="And its WebSocket; both or neither.")] = None,
+    exchange: Annotated[str | None, EXCHANGE] = None,
+    rest_url: Annotated[str | None, REST_URL] = None,
+    ws_url: Annotated[str | None, WS_URL] = None,
     symbols: Annotated[
         str, typer.Option(help="Markets, with commas between them.")
     ] = "KRW-BTC,KRW-ETH,KRW-XRP",
@@ -218,12 +237,13 @@ def record(
     ] = "DEFAULT",
     seconds: Annotated[
         float | None,
-        typer.Option(parser=_number, metavar="S", help="How long; without it, until Ctrl+C."),
+        typer.Option(parser=finite_number, metavar="S", help="How long; without it, until Ctrl+C."),
     ] = None,
+    config: Annotated[Path | None, CONFIG] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Record an exchange, REST and stream, byte for byte."""
-    overrides = Overrides(exchange, rest_url, ws_url, None)
+    overrides = Overrides(exchange, rest_url, ws_url, None, config)
     run(_record(file, overrides, (symbols, types, form, seconds), force))
 
 
@@ -232,13 +252,15 @@ def replay(
     file: Annotated[Path, typer.Argument(help="Made by 'record', or a captured .jsonl.gz.")],
     speed: Annotated[
         float,
-        typer.Option(parser=_number, metavar="X", help="Recorded seconds a second, 1 to 1000."),
+        typer.Option(
+            parser=finite_number, metavar="X", help="Recorded seconds a second, 1 to 1000."
+        ),
     ] = 1.0,
     host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
     port: Annotated[
         int,
         typer.Option(
-            parser=_whole_number, metavar="N", help="Port to serve on; 0 takes a free one."
+            parser=whole_number, metavar="N", help="Port to serve on; 0 takes a free one."
         ),
     ] = 0,
 ) -> None:
@@ -253,7 +275,7 @@ def candles(
     count: Annotated[
         int | None,
         typer.Option(
-            parser=_whole_number,
+            parser=whole_number,
             metavar="N",
             help="How many: the latest before --to, or the first from --from; 200 without both.",
         ),
@@ -271,14 +293,11 @@ def candles(
         str | None,
         typer.Option("--to", metavar="TIME", help="End, exclusive, read like --from; else now."),
     ] = None,
-    exchange: Annotated[
-        str | None, typer.Option(help="upbit, or simulator (started in this process).")
-    ] = None,
-    rest_url: Annotated[
-        str | None, typer.Option(help="Another REST address, ending in /v1.")
-    ] = None,
-    ws_url: Annotated[str | None, typer.Option(help="And its WebSocket; both or neither.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where data is stored.")] = None,
+    exchange: Annotated[str | None, EXCHANGE] = None,
+    rest_url: Annotated[str | None, REST_URL] = None,
+    ws_url: Annotated[str | None, WS_URL] = None,
+    data_dir: Annotated[Path | None, DATA_DIR] = None,
+    config: Annotated[Path | None, CONFIG] = None,
     output: Annotated[
         Format,
         typer.Option(
@@ -288,17 +307,18 @@ def candles(
             help="How to print them: times in KST (table), in UTC (csv, json).",
         ),
     ] = Format.TABLE,
+    as_json: Annotated[bool, typer.Option("--json", help="As '--format json'.")] = False,
 ) -> None:
     """Print candles, oldest first. A TIME without an offset is local time."""
     run(
         _candles(
-            symbol,
+            symbol.strip().upper(),
             timeframe,
             count,
             start,
             end,
-            Overrides(exchange, rest_url, ws_url, data_dir),
-            output,
+            Overrides(exchange, rest_url, ws_url, data_dir, config),
+            Format.JSON if as_json else output,
         )
     )
 
@@ -309,19 +329,18 @@ def backfill(
     timeframe: Annotated[str, typer.Option(help="1s 1m 3m 5m 10m 15m 30m 1h 4h 1d 1w 1M 1y.")],
     days: Annotated[
         int,
-        typer.Option(parser=_whole_number, metavar="N", help="How far back, up to now."),
+        typer.Option(parser=whole_number, metavar="N", help="How far back, up to now."),
     ],
-    exchange: Annotated[
-        str | None, typer.Option(help="upbit, or simulator (started in this process).")
-    ] = None,
-    rest_url: Annotated[
-        str | None, typer.Option(help="Another REST address, ending in /v1.")
-    ] = None,
-    ws_url: Annotated[str | None, typer.Option(help="And its WebSocket; both or neither.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where data is stored.")] = None,
+    exchange: Annotated[str | None, EXCHANGE] = None,
+    rest_url: Annotated[str | None, REST_URL] = None,
+    ws_url: Annotated[str | None, WS_URL] = None,
+    data_dir: Annotated[Path | None, DATA_DIR] = None,
+    config: Annotated[Path | None, CONFIG] = None,
 ) -> None:
     """Store candles of the last days. Ctrl+C keeps what is there; run again, it goes on."""
-    run(_backfill(symbols, timeframe, days, Overrides(exchange, rest_url, ws_url, data_dir)))
+    run(
+        _backfill(symbols, timeframe, days, Overrides(exchange, rest_url, ws_url, data_dir, config))
+    )
 
 
 def main() -> None:
@@ -358,54 +377,53 @@ async def _candles(
 ) -> None:
     start_time, end_time = moment("--from", start), moment("--to", end)
     async with await MarketDataAPI.create(overrides.config()) as api:
-        try:
-            series, metadata = await api.get_candle_data(
-                symbol, timeframe, start_time, end_time, count=count, with_metadata=True
-            )
-        except InvalidRequestError as error:
-            raise _with_flags(error) from error
+        async with told_while_waiting(f"candles of {symbol} {timeframe}", sys.stderr):
+            with in_flags():
+                series, metadata = await api.get_candle_data(
+                    symbol, timeframe, start_time, end_time, count=count, with_metadata=True
+                )
         status = api.get_system_status()
-    _PRINTERS[output](series)
+    if len(series) or output is not Format.TABLE:
+        _PRINTERS[output](series)
+    elif not metadata.missing:
+        sys.stderr.write(none_sentence(series.symbol, series.timeframe) + "\n")
     for span in metadata.missing:
-        sys.stderr.write(_missing_sentence(series, span) + "\n")
+        sys.stderr.write(missing_sentence(series.symbol, series.timeframe, span) + "\n")
     if any(span.reason != UNCONFIRMED for span in metadata.missing):
         raise typer.Exit(FAILED)
     if status.connection == "offline":
         sys.stderr.write(f"offline, from what is stored: {status.reason}\n")
 
 
-def _with_flags(error: InvalidRequestError) -> InvalidRequestError:
-    """The same error in the words of the command line: the library names its arguments."""
-
-    def flag(match: re.Match[str]) -> str:
-        return _FLAGS[match[0]]
-
-    # Between quotes stands what a person gave.
-    words = "|".join(_FLAGS)
-    return InvalidRequestError(re.sub(rf"(?<!')\b(?:{words})\b(?!')", flag, str(error)))
-
-
 def _print_table(series: CandleSeries) -> None:
-    mark = " · 모의 SIMULATED" if series.simulated else ""
     quote, _, base = series.symbol.partition("-")
-    table = Table(title=f"{series.symbol} {series.timeframe}{mark}", box=box.SIMPLE_HEAD)
-    table.add_column("open time (KST)", no_wrap=True)
-    for name in ("open", "high", "low", "close", f"volume ({base})", f"value ({quote})"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    for candle in series:
-        prices = (candle.open, candle.high, candle.low, candle.close)
-        table.add_row(
-            f"{candle.open_time + KST_OFFSET:%Y-%m-%d %H:%M:%S}",
-            *(format_price(candle.symbol, price) for price in prices),
+    columns = (
+        Shown("open time (KST)", "left"),
+        Shown("open", need=2),
+        Shown("high", need=1),
+        Shown("low", need=1),
+        Shown("close"),
+        Shown(f"volume ({base})", need=4),
+        Shown(f"value ({quote})", need=5),
+        Shown("state", "left", need=3),
+    )
+    rows = [
+        [
+            kst(candle.open_time, "%Y-%m-%d %H:%M:%S"),
+            *(
+                format_price(candle.symbol, price)
+                for price in (candle.open, candle.high, candle.low, candle.close)
+            ),
             f"{candle.volume:.8f}",
             f"{candle.value:,.{_VALUE_DECIMALS.get(quote, 8)}f}",
             candle.state,
-        )
-    console = Console()
-    # A narrow terminal folds the lines; cutting a price short would be a lie.
-    console.width = max(console.width, MIN_TABLE_WIDTH)
-    console.print(table)
+        ]
+        for candle in series
+    ]
+    console = console_for()
+    mark = f" · {SIMULATED}" if series.simulated else ""
+    console.print(f"{series.symbol} {series.timeframe}{mark}", soft_wrap=True)
+    console.print(fitting_table(columns, rows, width=console.width))
 
 
 def _rows(series: CandleSeries) -> list[dict[str, Any]]:
@@ -436,17 +454,3 @@ def _print_json(series: CandleSeries) -> None:
 
 
 _PRINTERS = {Format.TABLE: _print_table, Format.CSV: _print_csv, Format.JSON: _print_json}
-
-
-def _missing_sentence(series: CandleSeries, span: Span) -> str:
-    start, end = (
-        None if moment is None else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
-        for moment in (span.start, span.end)
-    )
-    where = f"from {start or 'the beginning'} to {end or 'now'}"
-    if span.reason == UNCONFIRMED:
-        return (
-            f"no candle of {series.symbol} {series.timeframe} {where}: the exchange has shown"
-            " nothing there yet; it counts as unproved until a second reading"
-        )
-    return f"missing {where}: {span.reason}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import os
 import re
@@ -14,16 +15,36 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import typer
 
-from upbit_backbone.config import BackboneConfig, Settled, settle
+from upbit_backbone.config import BackboneConfig, Settled, default_data_dir, settle
 from upbit_backbone.errors import BackboneError, InvalidRequestError, UnknownSymbolError
 
+CONFIG = typer.Option(
+    "--config", metavar="FILE", help="Settings file (TOML) in place of the user's own."
+)
+
+
+def folder(text: str) -> Path:
+    """Read a flag's FOLDER; an empty one would be the current folder."""
+    if not text:
+        raise typer.BadParameter("must name a folder, was empty")
+    return Path(text)
+
+
+DATA_DIR = typer.Option(
+    "--data-dir",
+    parser=folder,
+    metavar="FOLDER",
+    help=f"Where data is stored; default {default_data_dir()}.",
+)
+JSON = typer.Option("--json", help="Print one JSON document.")
 FAILED = 1
 BAD_INPUT = 2
 """As `run_desktop_ui.py` and the command line's own errors."""
 INTERRUPTED = 130
-"""As a shell tells of Ctrl+C."""
+"""As a shell tells of Ctrl+C; also when told to end (SIGTERM)."""
 _FLAGS = {"start_time": "--from", "end_time": "--to", "count": "--count", "depth": "--depth"}
 
 
@@ -109,6 +130,22 @@ def finite_number(text: str) -> float:
     if not math.isfinite(number):
         raise typer.BadParameter(f"must be a number, was {text!r}")
     return number
+
+
+def plain(value: Any) -> Any:
+    """What JSON can say of a value, but for times."""
+    return msgspec.to_builtins(value, builtin_types=(datetime,), enc_hook=str, str_keys=True)
+
+
+def print_json(value: Any) -> None:
+    """One document on a line; times are ISO 8601 with their offset."""
+
+    def told(one: Any) -> str:
+        assert isinstance(one, datetime)
+        return one.isoformat()
+
+    json.dump(plain(value), sys.stdout, ensure_ascii=False, default=told, allow_nan=False)
+    sys.stdout.write("\n")
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:

@@ -23,7 +23,7 @@ from upbit_backbone.config_file import (
     read_settings_file,
     unknown_setting,
 )
-from upbit_backbone.errors import InvalidRequestError
+from upbit_backbone.errors import InvalidRequestError, shown
 from upbit_backbone.models import Timeframe
 from upbit_backbone.surroundings import Surroundings, choose, measure
 
@@ -66,7 +66,8 @@ class BackboneConfig:
     max_concurrent_requests: int = 100
     """How many calls of one priority may be in work at once; further ones wait their turn."""
     memory_limit_mb: int = 1024
-    """A quarter of it bounds the candles held in memory."""
+    """What the process may take. A quarter of it bounds the candles held in memory; they give way
+    when the process takes two thirds of it, before any work has to wait."""
     symbols_per_request: int | None = None
     """How many tickers or order books one request names at most; None: all that are asked for."""
 
@@ -142,7 +143,7 @@ class BackboneConfig:
                 line), names a setting that does not exist (the message names the nearest), or
                 one of the values makes no sense.
         """
-        return settle(environment, flags=flags, file=path).config
+        return settle(environment, flags=flags, file=_path(path)).config
 
     @classmethod
     def create_auto_config(
@@ -155,7 +156,7 @@ class BackboneConfig:
         """As `from_environment`, with defaults that suit this machine.
 
         Looks at processors, memory, disk and network; what file, environment or flags say
-        stands. ``upbit-backbone config show --auto`` tells what was chosen, and why.
+        stands. ``upbit-backbone config --auto`` tells what was chosen, and why.
 
         Args:
             surroundings: What the machine offers; by default it is measured now.
@@ -282,9 +283,7 @@ def _measured_layer(found: Surroundings) -> _Layer:
 def _file_of(environment: Mapping[str, str] | None, file: Any) -> Path | None:
     """The settings file that is to be read."""
     if file is not None:
-        if not isinstance(file, str | Path) or not str(file):
-            raise InvalidRequestError(f"a settings file is named by its path, was {file!r}")
-        return Path(file).expanduser()
+        return _path(file)
     named = (os.environ if environment is None else environment).get(CONFIG_VARIABLE)
     if named:
         return None if named == os.devnull else Path(named).expanduser()
@@ -292,9 +291,18 @@ def _file_of(environment: Mapping[str, str] | None, file: Any) -> Path | None:
     return own if environment is None and own.exists() else None
 
 
+def _path(file: Any) -> Path:
+    if not isinstance(file, str | Path) or not str(file):
+        raise InvalidRequestError(f"a settings file is named by its path, was {shown(file)}")
+    try:
+        return Path(file).expanduser()
+    except RuntimeError as error:  # "~nobody"
+        raise InvalidRequestError(f"the settings file {file} is in no home: {error}") from error
+
+
 def _file_layer(file: SettingsFile) -> _Layer:
     values = dict(file.values)
-    if isinstance(folder := values.get("data_dir"), str):
+    if isinstance(folder := values.get("data_dir"), str) and folder:
         values["data_dir"] = file.path.absolute().parent / Path(folder).expanduser()
     if isinstance(pinned := values.get("pinned"), list):
         values["pinned"] = tuple(pinned)
@@ -418,7 +426,7 @@ def _check(given: Mapping[str, Any], told: Callable[[str], str]) -> None:
         if value is None and name in _NUMBERS_OR_NONE:
             continue
         if type(value) is not int:
-            raise InvalidRequestError(f"{told(name)} must be a whole number, was {value!r}")
+            raise InvalidRequestError(f"{told(name)} must be a whole number, was {shown(value)}")
         if bounds is not None and not bounds[0] <= value <= bounds[1]:
             raise InvalidRequestError(f"{told(name)} must be {bounds[0]}..{bounds[1]}, was {value}")
 

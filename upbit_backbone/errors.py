@@ -20,10 +20,19 @@ BackboneError
 
 from __future__ import annotations
 
+import reprlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from upbit_backbone.models import Span
+
+
+def shown(value: object) -> str:
+    """How a sentence names a value: on one line, and not all of a long one."""
+    try:
+        return " ".join(reprlib.repr(value).split())
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        return f"a long {type(value).__name__}"
 
 
 class BackboneError(Exception):
@@ -69,7 +78,7 @@ class UnknownSymbolError(InvalidRequestError):
         if all_listed:
             hint = f"; this exchange lists {', '.join(all_listed)} only"
         super().__init__(
-            f"unknown symbol {symbol!r}: expected a listed market such as 'KRW-BTC'"
+            f"unknown symbol {shown(symbol)}: expected a listed market such as 'KRW-BTC'"
             f" (quote first){hint}"
         )
         self.symbol = symbol

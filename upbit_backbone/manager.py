@@ -8,25 +8,30 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from random import Random
-from typing import Protocol
+from typing import Any, Final
 
 import aiohttp
 
+from upbit_backbone.api.event_bus import EventBusIntegration, SystemReading
+from upbit_backbone.api.load_manager import LOW_UP_TO, SystemLoadManager
 from upbit_backbone.api.market_data_api import MarketDataAPI
+from upbit_backbone.api.monitor import Monitor
 from upbit_backbone.clock import Clock, ExchangeClock, SystemClock, told_skew_s
 from upbit_backbone.config import BackboneConfig
 from upbit_backbone.coordinator.coordinator import Coordinator
 from upbit_backbone.coordinator.turns import LowTurns
-from upbit_backbone.errors import BackboneError, ClosedError, RateLimitedError, TransportError
+from upbit_backbone.errors import (
+    BackboneError,
+    ClosedError,
+    InvalidRequestError,
+    RateLimitedError,
+    StorageUnavailableError,
+    TransportError,
+    shown,
+)
 from upbit_backbone.exchanges.upbit import REST_URL, WS_URL, UpbitAdapter
 from upbit_backbone.origin import Origin
-from upbit_backbone.protocol import (
-    Health,
-    LayerStatus,
-    PerformanceMetrics,
-    SystemHealth,
-    SystemStatus,
-)
+from upbit_backbone.protocol import Health, LayerStatus, Priority, SystemHealth, SystemStatus
 from upbit_backbone.routing.failover import State
 from upbit_backbone.routing.router import Router
 from upbit_backbone.routing.shared_budget import SharedBudget
@@ -36,9 +41,14 @@ from upbit_backbone.storage.retention import RetentionPolicy
 from upbit_backbone.storage.series_files.transfer import SeriesTransfer
 from upbit_backbone.storage.storage import Storage
 from upbit_backbone.storage.store_file import StoreFile
-from upbit_backbone.tasks import TaskOwner
+from upbit_backbone.supervision import SupervisedCoordinator, SupervisedLayer
+from upbit_backbone.tasks import KeptTask, TaskOwner
+from upbit_backbone.telemetry.endpoint import MetricsServer
+from upbit_backbone.telemetry.events import EventLog
 from upbit_backbone.telemetry.loop_lag import LoopLagProbe
-from upbit_backbone.telemetry.metrics import CallMetrics
+from upbit_backbone.telemetry.machine import memory_returner
+from upbit_backbone.telemetry.memory_guard import MemoryGuard
+from upbit_backbone.telemetry.processor_time import ProcessorTime
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +56,20 @@ FIRST_ANSWER_S = 3.0
 """How long the start waits for the exchange before it goes on offline."""
 WARM_UP_AFTER_S = 2.0
 """The first page of a chart goes before candles that nobody has asked for yet."""
+_START_S = 3.0
+"""How late the event loop runs for so long after a start is told by nobody as load."""
+WARM_SERIES: Final = 50
+"""About so many series are brought into memory: with room for none of them it waits."""
+LOOK_AT_LOAD_S: Final = 0.5
 MEMORY_SHARE = 0.25
-LOW_RUNS_UP_TO = 70.0
-"""Above this load LOW waits."""
+START_WITHIN_S: Final = 30.0
+"""How long one step of the start may take."""
+STORE_STARTS_WITHIN_S: Final = 600.0
+"""Bringing a large file of an older schema up to date, or copying a damaged one, takes minutes."""
+STOP_WITHIN_S: Final = 10.0
+"""How long one step of the end may take; it is left as it is then, and the others follow."""
+LIMIT_WINDOW_S: Final = 1.1
+"""A new layer 1 does not know what the old one has sent, and the exchange counts for 1.05 s."""
 _WORST: tuple[Health, ...] = ("down", "degraded", "starting", "healthy")
 _CONNECTIONS: Mapping[State, str] = {
     "idle": "live",
@@ -63,11 +84,25 @@ _CONNECTIONS: Mapping[State, str] = {
 LAYERS = ("layer_1", "layer_2", "layer_3", "layer_4")
 
 
-class _Layer(Protocol):
-    """What the life cycle needs of a layer."""
+_Step = Callable[[], Awaitable[None]]
 
-    async def start(self) -> None: ...
-    async def stop(self) -> None: ...
+
+class _Routing(Router):
+    """Layer 1 with the HTTP session that it asks by: they live and end together."""
+
+    def __init__(self, session: aiohttp.ClientSession, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._session = session
+
+    async def stop(self) -> None:
+        try:
+            await super().stop()
+        finally:
+            await self._session.close()
+
+    @property
+    def failure(self) -> str:
+        return "its HTTP session was closed" if self._session.closed else super().failure
 
 
 @asynccontextmanager
@@ -105,6 +140,11 @@ class BackboneManager:
             rng: Chance, for jitter; by default seeded by the system.
             first_symbol: Which market a simulator in this process prepares first.
         """
+        if not isinstance(config, BackboneConfig | None):
+            raise InvalidRequestError(
+                "the manager takes a BackboneConfig, such as"
+                f" BackboneConfig(exchange='simulator'), was {shown(config)}"
+            )
         self._config = BackboneConfig.from_environment() if config is None else config
         self._local = SystemClock() if clock is None else clock
         self._clock = ExchangeClock(
@@ -115,14 +155,9 @@ class BackboneManager:
         self._rng = Random() if rng is None else rng
         self._first_symbol = first_symbol
         self._origin = Origin(self._config.identity, accepts_mark=self._config.identity != "upbit")
-        self._metrics = CallMetrics()
-        self._lag = LoopLagProbe(self._clock)
         self._tasks = TaskOwner()
-        self._stops: list[tuple[str, Callable[[], Awaitable[None]]]] = []
-        self._router: Router | None = None
-        self._storage: Storage | None = None
-        self._coordinator: Coordinator | None = None
-        self._api: MarketDataAPI | None = None
+        self._stops: list[tuple[str, _Step]] = []
+        self._house: _House | None = None
 
     @property
     def api(self) -> MarketDataAPI:
@@ -131,9 +166,44 @@ class BackboneManager:
         Raises:
             ClosedError: before `initialize` or after `shutdown`.
         """
-        if self._api is None:
+        return self._running.api
+
+    @property
+    def event_bus(self) -> EventBusIntegration:
+        """Requests by number, system events, and the throttle of LOW.
+
+        Raises:
+            ClosedError: before `initialize` or after `shutdown`.
+        """
+        return self._running.bus
+
+    @property
+    def load_manager(self) -> SystemLoadManager:
+        """Says who may begin work now, and why.
+
+        Raises:
+            ClosedError: before `initialize` or after `shutdown`.
+        """
+        return self._running.monitor.load
+
+    @property
+    def _router(self) -> Router:
+        """The layer alone, for who measures it; it is another one when it has failed since."""
+        return self._running.routing.layer
+
+    @property
+    def _storage(self) -> Storage:
+        return self._running.storage.layer
+
+    @property
+    def _coordinator(self) -> Coordinator:
+        return self._running.coordinator.layer
+
+    @property
+    def _running(self) -> _House:
+        if self._house is None:
             raise ClosedError("the backbone is not running: call initialize first")
-        return self._api
+        return self._house
 
     @property
     def config(self) -> BackboneConfig:
@@ -146,7 +216,7 @@ class BackboneManager:
 
         Raises:
             StorageError: the data folder cannot be used, or holds data of another origin.
-            TransportError: the simulator's port is taken.
+            TransportError: the simulator's port is taken, or a layer did not start in time.
         """
         try:
             await self._start()
@@ -157,9 +227,10 @@ class BackboneManager:
     async def shutdown(self) -> None:
         """Stop in reverse; leaves no task, socket or thread. May be called twice.
 
-        Cancelled, it goes on with the parts below; what was cut short ends with a second call.
+        Calls in flight have two seconds to be answered; LOW ends at once. Cancelled, it goes on
+        with the parts below; what was cut short, or took too long, ends with a second call.
         """
-        self._api = None
+        self._house = None
         cancelled: asyncio.CancelledError | None = None
         try:
             await self._tasks.close()
@@ -167,10 +238,14 @@ class BackboneManager:
             cancelled = error
         for name, stop in reversed(tuple(self._stops)):
             try:
-                await stop()
+                async with asyncio.timeout(STOP_WITHIN_S):
+                    await stop()
             except asyncio.CancelledError as error:
                 # The parts below hold files and threads, without which the process would not end.
                 cancelled = error
+                continue
+            except TimeoutError:
+                logger.error("%s did not stop within %g s", name, STOP_WITHIN_S)
                 continue
             except Exception:
                 # One part that cannot stop must not keep the others open.
@@ -181,25 +256,22 @@ class BackboneManager:
             raise cancelled
 
     def get_system_health(self) -> SystemHealth:
-        """How each layer is doing; the whole is as well as its worst layer."""
-        layers = {name: self.get_layer_status(name) for name in LAYERS}
-        worst = min((status.health for status in layers.values()), key=_WORST.index)
-        return SystemHealth(worst, layers)
+        """How each layer is doing; the whole is as well as its worst layer.
+
+        Raises:
+            ClosedError: the backbone is not running.
+        """
+        return self._running.health()
 
     def get_layer_status(self, name: str) -> LayerStatus:
         """The state of ``"layer_1"`` (routing) … ``"layer_4"`` (API).
 
         Raises:
-            KeyError: no such layer.
+            InvalidRequestError: no such layer.
             ClosedError: the backbone is not running.
         """
-        layers = dict(
-            zip(LAYERS, (self._router, self._storage, self._coordinator, self._api), strict=True)
-        )
-        layer = layers[name]
-        if layer is None:
-            raise ClosedError("the backbone is not running: call initialize first")
-        return layer.status()
+        _check_layer(name)
+        return self._running.status(name)
 
     @staticmethod
     async def reachable(config: BackboneConfig, *, timeout_s: float = 2.0) -> bool:
@@ -234,7 +306,7 @@ class BackboneManager:
         """The file of the configured exchange, for what is done with it as a whole."""
         identity = config.identity
         origin = Origin(identity, accepts_mark=identity != "upbit")
-        return StoreFile(config.data_dir / identity, origin)
+        return StoreFile(config.data_dir / identity, origin, SystemClock())
 
     @staticmethod
     def series_transfer(config: BackboneConfig) -> SeriesTransfer:
@@ -253,89 +325,27 @@ class BackboneManager:
             self._stops.append(("simulator", simulator.close))
             await simulator.start()
             rest_url, ws_url = simulator.rest_url, simulator.ws_url
-        session = aiohttp.ClientSession()
-        self._stops.append(("http session", session.close))
-        adapter = UpbitAdapter(
-            session,
+        house = _House(
+            config,
             rest_url=rest_url,
             ws_url=ws_url,
             origin=self._origin,
             clock=self._clock,
             local=self._local,
-            on_remaining=self._observe_left,
-            on_microseconds=self._observe_microseconds,
-        )
-        self._router = Router(
-            adapter,
-            clock=self._clock,
             rng=self._rng,
-            critical_reserve=config.critical_reserve,
-            ban_file=config.data_dir / config.identity / "block.json",
-            budget=SharedBudget.for_host(rest_url),
-            symbols_per_request=config.symbols_per_request,
-            circuit_breaker=config.circuit_breaker_enabled,
-            fallbacks=config.fallback_mode_enabled,
-            automatic_streams=config.auto_optimization,
         )
-        turns = LowTurns(self._clock)
-        self._storage = Storage(
-            self._router,
-            folder=config.data_dir / config.identity,
-            origin=self._origin,
-            clock=self._clock,
-            memory_limit_bytes=int(config.memory_limit_mb * MEMORY_SHARE * 2**20),
-            pinned=config.pinned_series,
-            rng=self._rng,
-            gives_way=lambda: self._shedding() is not None,
-            low_turn=partial(turns.turn, "the store"),
-            policy=_policy(config),
-        )
-        self._coordinator = Coordinator(
-            self._storage,
-            clock=self._clock,
-            rng=self._rng,
-            symbols_per_request=config.symbols_per_request,
-            shedding=self._shedding,
-            turns=turns,
-            retries=config.auto_retry_enabled,
-        )
-        self._api = MarketDataAPI(
-            router=self._router,
-            coordinator=self._coordinator,
-            clock=self._clock,
-            metrics=self._metrics,
-            is_stored=self._storage.holds,
-            system_status=self._system_status,
-            performance=self._performance,
-            max_concurrent_requests=config.max_concurrent_requests,
-        )
-        layers: tuple[_Layer, ...] = (self._router, self._storage, self._coordinator, self._api)
-        for name, layer in zip(LAYERS, layers, strict=True):
-            self._stops.append((name, layer.stop))
-            await layer.start()
-        self._tasks.spawn(self._lag.run(), name="loop lag probe")
-        await self._meet_exchange(self._api)
+        for name, start, stop in house.parts():
+            self._stops.append((name, stop))
+            await start()
+        self._house = house
+        for layer in house.supervised:
+            watch = KeptTask(layer.watch, name=f"watch over {layer.name}")
+            self._stops.append((f"watch over {layer.name}", watch.stop))
+            watch.start()
+        house.look_at_memory()
+        await self._meet_exchange(house.api)
         if config.auto_optimization:
-            self._tasks.spawn(self._warm_up(self._storage), name="warm-up")
-
-    async def _warm_up(self, storage: Storage) -> None:
-        """Bring into memory what was used last; without it answers come from the file."""
-        await asyncio.sleep(WARM_UP_AFTER_S)
-        try:
-            held = await storage.warm_up_cache()
-        except BackboneError as error:
-            logger.info("memory was not filled: %s", error)
-        else:
-            logger.debug("%d candles were brought into memory", held)
-
-    def _shedding(self) -> float | None:
-        """The load while LOW has to wait for it."""
-        load = self._lag.load
-        return load if load > LOW_RUNS_UP_TO else None
-
-    def _observe_left(self, group: str, left: int) -> None:
-        if self._router is not None:
-            self._router.observe_left(group, left)
+            self._tasks.spawn(house.warm_up(), name="warm-up")
 
     def _tell_skew(self, offset_ms: int) -> None:
         skew_s = told_skew_s(offset_ms, simulated=self._origin.simulated)
@@ -348,10 +358,6 @@ class BackboneManager:
         else:
             logger.info("this computer's clock agrees with the exchange's")
 
-    def _observe_microseconds(self, kind: str, symbol: str) -> None:
-        if self._router is not None:
-            self._router.observe_microseconds(kind, symbol)
-
     async def _meet_exchange(self, api: MarketDataAPI) -> None:
         """The first answer fixes the origin and the exchange's time; without it we are offline."""
         try:
@@ -360,42 +366,260 @@ class BackboneManager:
         except (TransportError, RateLimitedError, TimeoutError) as error:
             logger.warning("starting offline: %s", str(error) or "no answer in time")
 
+
+class _House:
+    """The four layers of one run, and those who look after them."""
+
+    def __init__(
+        self,
+        config: BackboneConfig,
+        *,
+        rest_url: str,
+        ws_url: str,
+        origin: Origin,
+        clock: ExchangeClock,
+        local: Clock,
+        rng: Random,
+    ) -> None:
+        """Build everything; nothing is opened before its part is started."""
+        self._config = config
+        self._rest_url = rest_url
+        self._ws_url = ws_url
+        self._origin = origin
+        self._clock = clock
+        self._local = local
+        self._rng = rng
+        self._low_processor = ProcessorTime()
+        self._turns = LowTurns(clock, pages_per_s=lambda: self.monitor.load.low_pages_per_s)
+        events = EventLog(clock, on_event=lambda event: self.bus.tell(event))
+        self.monitor = Monitor(
+            clock=clock,
+            rng=rng,
+            events=events,
+            memory_limit_bytes=config.memory_limit_mb << 20,
+            lag=LoopLagProbe(clock, start_s=_START_S),
+            layers=self._statuses,
+            oldest_wait_s=self._oldest_wait_s,
+            low_processor_s=lambda: self._low_processor.spent_s,
+            on_reading=self._take_reading,
+            self_audit=lambda: self.storage.layer.self_audit if self.storage.works else None,
+        )
+        limit_bytes = config.memory_limit_mb << 20
+        self._return_memory = memory_returner()
+        self._guard = MemoryGuard(
+            limit_bytes=limit_bytes, cache_bytes=int(limit_bytes * MEMORY_SHARE)
+        )
+        self.bus = EventBusIntegration(
+            clock=clock,
+            events=events,
+            load=self.monitor.load,
+            slots=config.max_concurrent_requests,
+            on_shed=lambda: self.monitor.calls.happened("shed"),
+        )
+        self.routing = SupervisedLayer(
+            "layer_1",
+            self._build_routing,
+            clock=clock,
+            start_within_s=START_WITHIN_S,
+            stop_within_s=STOP_WITHIN_S,
+            pause_s=LIMIT_WINDOW_S,
+            tell=self._tell_health,
+        )
+        self.storage = SupervisedLayer(
+            "layer_2",
+            self._build_storage,
+            clock=clock,
+            start_within_s=STORE_STARTS_WITHIN_S,
+            stop_within_s=STOP_WITHIN_S,
+            too_slow=StorageUnavailableError,
+            tell=self._tell_health,
+        )
+        self.coordinator = SupervisedCoordinator(
+            "layer_3",
+            self._build_coordinator,
+            clock=clock,
+            start_within_s=START_WITHIN_S,
+            stop_within_s=STOP_WITHIN_S,
+            tell=self._tell_health,
+        )
+        self.api = MarketDataAPI(
+            router=self.routing,
+            coordinator=self.coordinator,
+            clock=clock,
+            bus=self.bus,
+            monitor=self.monitor,
+            is_stored=lambda symbol: self.storage.works and self.storage.layer.holds(symbol),
+            system_status=self._system_status,
+            max_concurrent_requests=config.max_concurrent_requests,
+        )
+
+    @property
+    def supervised(self) -> tuple[SupervisedLayer[Any], ...]:
+        """The layers that are built anew when they fail."""
+        return self.routing, self.storage, self.coordinator
+
+    def parts(self) -> list[tuple[str, _Step, _Step]]:
+        """Names, starts and ends of everything, in the order of the start."""
+        parts: list[tuple[str, _Step, _Step]] = [
+            (layer.name, layer.start, layer.stop) for layer in self.supervised
+        ]
+        parts.append(("event bus", self.bus.start, self.bus.stop))
+        parts.append(("layer_4", self.api.start, self.api.stop))
+        parts.append(("monitor", self.monitor.start, self.monitor.stop))
+        if self._config.metrics_port is not None:
+            server = MetricsServer(
+                self._config.metrics_port,
+                metrics=self.api.get_performance_metrics,
+                status=self.api.get_system_status,
+                events=self.monitor.events,
+            )
+            parts.append(("metrics", server.start, server.stop))
+        return parts
+
+    def status(self, name: str) -> LayerStatus:
+        """A layer's own word, with the moment its state began."""
+        layers = {layer.name: layer for layer in self.supervised}
+        status = self.api.status() if name == "layer_4" else layers[name].status()
+        return self.monitor.health.tracked(status)
+
+    def health(self) -> SystemHealth:
+        """How each layer is doing; the whole is as well as its worst layer."""
+        layers = {name: self.status(name) for name in LAYERS}
+        worst = min((status.health for status in layers.values()), key=_WORST.index)
+        return SystemHealth(worst, layers)
+
+    def look_at_memory(self) -> None:
+        """Warn of a limit that is no limit: nothing that is refused would make room."""
+        limit_mb = self._config.memory_limit_mb
+        used_mb = self.monitor.measure(self._clock.monotonic()).rss_bytes >> 20
+        if used_mb > limit_mb * LOW_UP_TO / 100:
+            logger.warning(
+                "memory_limit_mb is %d, and this program takes %d already: calls will have to"
+                " wait; give at least %d",
+                limit_mb,
+                used_mb,
+                2 * used_mb,
+            )
+
+    async def warm_up(self) -> None:
+        """Bring into memory what was used last; without it answers come from the file."""
+        await asyncio.sleep(WARM_UP_AFTER_S)
+        # What nobody has asked for yet waits before anything else does.
+        while not self.monitor.load.prefetch(WARM_SERIES):
+            await asyncio.sleep(LOOK_AT_LOAD_S)
+        try:
+            held = await self.storage.layer.warm_up_cache()
+        except BackboneError as error:
+            logger.info("memory was not filled: %s", error)
+        else:
+            logger.debug("%d candles were brought into memory", held)
+
+    def _build_routing(self) -> _Routing:
+        config = self._config
+        session = aiohttp.ClientSession()
+        adapter = UpbitAdapter(
+            session,
+            rest_url=self._rest_url,
+            ws_url=self._ws_url,
+            origin=self._origin,
+            clock=self._clock,
+            local=self._local,
+            on_remaining=lambda group, left: routing.observe_left(group, left),
+            on_microseconds=lambda kind, symbol: routing.observe_microseconds(kind, symbol),
+        )
+        routing = _Routing(
+            session,
+            adapter,
+            clock=self._clock,
+            rng=self._rng,
+            critical_reserve=config.critical_reserve,
+            ban_file=config.data_dir / config.identity / "block.json",
+            budget=SharedBudget.for_host(self._rest_url),
+            symbols_per_request=config.symbols_per_request,
+            circuit_breaker=config.circuit_breaker_enabled,
+            fallbacks=config.fallback_mode_enabled,
+            automatic_streams=config.auto_optimization,
+        )
+        return routing
+
+    def _build_storage(self) -> Storage:
+        config = self._config
+        return Storage(
+            self.routing,
+            folder=config.data_dir / config.identity,
+            origin=self._origin,
+            clock=self._clock,
+            memory_limit_bytes=int(config.memory_limit_mb * MEMORY_SHARE * 2**20),
+            pinned=config.pinned_series,
+            rng=self._rng,
+            gives_way=lambda: self._low_waits() is not None,
+            low_turn=partial(self._turns.turn, "the store"),
+            policy=_policy(config),
+        )
+
+    def _build_coordinator(self) -> Coordinator:
+        config = self._config
+        return Coordinator(
+            self.storage,
+            clock=self._clock,
+            rng=self._rng,
+            symbols_per_request=config.symbols_per_request,
+            shedding=self._low_waits,
+            turns=self._turns,
+            retries=config.auto_retry_enabled,
+            parallelism=self.monitor.load.parallelism,
+            low_processor=self._low_processor,
+        )
+
+    def _take_reading(self, reading: SystemReading) -> None:
+        """Tell of it, and let caches give way before the process takes what it may not."""
+        self.bus.tell(reading)
+        if self.storage.works:
+            store = self.storage.layer
+            store.limit_memory(self._guard.allowed_bytes(reading.memory_bytes, store.memory_bytes))
+            if self._guard.gave_way:
+                self._return_memory()
+        if self._guard.under_pressure and self.routing.works:
+            self.routing.layer.free_memory()
+
+    def _low_waits(self) -> str | None:
+        """Why LOW has to wait; None: it may run."""
+        load = self.monitor.load.shedding()
+        if load is not None:
+            return f"load {load:.0f} %"
+        return self.bus.throttled or None
+
+    def _oldest_wait_s(self, now: float) -> Mapping[Priority, float]:
+        return self.api.oldest_wait_s(now) | self.bus.oldest_wait_s(now)
+
+    def _statuses(self) -> Mapping[str, LayerStatus]:
+        statuses = [layer.status() for layer in self.supervised]
+        return {status.name: status for status in (*statuses, self.api.status())}
+
+    def _tell_health(self, name: str, health: Health, reason: str) -> None:
+        self.monitor.health.observe(name, health, reason)
+
     def _system_status(self) -> SystemStatus:
-        assert self._router is not None
-        health = self.get_system_health()
-        stream = self._router.connection
-        connection = _CONNECTIONS[stream]
-        if not self._router.reachable and stream not in ("live", "suspicious"):
-            connection = "offline"
-        layer = health.layers["layer_1"]
+        health = self.health()
+        connection = "offline"
+        if self.routing.works:
+            stream = self.routing.layer.connection
+            if self.routing.layer.reachable or stream in ("live", "suspicious"):
+                connection = _CONNECTIONS[stream]
         return SystemStatus(
             health=health,
             identity=self._origin.identity,
             simulated=self._origin.simulated,
             connection=connection,
-            reason=layer.reason,
-            load=self._lag.load,
+            reason=health.layers["layer_1"].reason,
+            load=self.monitor.load.load,
             exchange_offset_ms=self._clock.offset_ms,
         )
 
-    def _performance(self) -> PerformanceMetrics:
-        counters = {
-            f"{name}.{key}": value
-            for name, status in self.get_system_health().layers.items()
-            for key, value in status.counters.items()
-        }
-        return PerformanceMetrics(
-            latency=self._metrics.latency(self._clock.monotonic()),
-            requests=self._metrics.requests,
-            errors=self._metrics.errors,
-            cache_hits=self._metrics.cache_hits,
-            cache_hit_rate=self._metrics.hit_rate,
-            exchange_requests=int(counters["layer_1.requests"]),
-            loop_lag_p95_ms=self._lag.p95_s * 1_000,
-            load=self._lag.load,
-            counters=counters,
-            self_audit=None if self._storage is None else self._storage.self_audit,
-        )
+
+def _check_layer(name: object) -> None:
+    if not isinstance(name, str) or name not in LAYERS:
+        raise InvalidRequestError(f"a layer is one of {', '.join(LAYERS)}, was {shown(name)}")
 
 
 def _policy(config: BackboneConfig) -> RetentionPolicy:

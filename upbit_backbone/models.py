@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from upbit_backbone.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS, epoch_ms, utc_datetime
-from upbit_backbone.errors import InvalidRequestError
+from upbit_backbone.errors import InvalidRequestError, shown
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped,import-not-found,unused-ignore]
@@ -73,7 +73,8 @@ class Timeframe(Enum):
         found = _TIMEFRAME_NAMES.get(text) if isinstance(text, str) else None
         if found is None:
             raise InvalidRequestError(
-                f"unknown timeframe {text!r}: expected one of {', '.join(t.value for t in cls)}"
+                f"unknown timeframe {shown(text)}: expected one of"
+                f" {', '.join(t.value for t in cls)}"
             )
         return found
 
@@ -148,7 +149,11 @@ _TIMEFRAME_NAMES = {t.value: t for t in Timeframe} | {
 }
 
 
-class Candle(msgspec.Struct, frozen=True):
+# What the collector would only walk through: these hold nothing that could lead back to them, and
+# thousands come in a second (`gc=False`).
+
+
+class Candle(msgspec.Struct, frozen=True, gc=False):
     """One OHLCV candle of one symbol."""
 
     symbol: str
@@ -167,7 +172,7 @@ class Candle(msgspec.Struct, frozen=True):
     state: CandleState = "closed"
 
 
-class Ticker(msgspec.Struct, frozen=True):
+class Ticker(msgspec.Struct, frozen=True, gc=False):
     """The latest summary of a market. Daily figures begin at 00:00 UTC (09:00 KST)."""
 
     symbol: str
@@ -201,14 +206,14 @@ class Ticker(msgspec.Struct, frozen=True):
     simulated: bool
 
 
-class Level(msgspec.Struct, frozen=True, array_like=True):
+class Level(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One price row of an order book."""
 
     price: float
     size: float
 
 
-class Orderbook(msgspec.Struct, frozen=True):
+class Orderbook(msgspec.Struct, frozen=True, gc=False):
     """A whole order book, best price first on both sides, padding removed."""
 
     symbol: str
@@ -224,7 +229,7 @@ class Orderbook(msgspec.Struct, frozen=True):
     simulated: bool
 
 
-class Trade(msgspec.Struct, frozen=True):
+class Trade(msgspec.Struct, frozen=True, gc=False):
     """One execution, named by (symbol, sequential_id)."""
 
     symbol: str

@@ -18,6 +18,9 @@ from upbit_backbone.clock import epoch_ms
 from upbit_backbone.errors import BackboneError
 from upbit_backbone.models import CandleSeries, Market, Source, Span, Timeframe
 
+SECONDS_KEPT_DAYS = 93
+"""Candles of a second are kept for about three months
+(https://docs.upbit.com/kr/reference/list-candles-seconds)."""
 MAX_PAGE_CANDLES = 200
 """The exchange cuts a longer candle page silently, with HTTP 200."""
 MAX_PAGE_TRADES = 500
@@ -247,10 +250,11 @@ class Progress(msgspec.Struct, frozen=True):
     done: int
     """Periods of the range that are finished: loaded, stored before, or known to be empty."""
     total: int
+    """Without what cannot be had: what lies before the first candle, or is kept no more."""
     candles: int
     """How many there were in them: periods in which nobody traded have none."""
     candles_per_s: float
-    """Over the last seconds."""
+    """That came from the exchange, over the last seconds."""
     time_left_s: float | None
     """At this speed; None while that is not known."""
     state: ProgressState
@@ -258,6 +262,8 @@ class Progress(msgspec.Struct, frozen=True):
     """Why it does not run, e.g. ``"load 78 %"``."""
     until: datetime | None = None
     """When a wait for the exchange's limit ends."""
+    new: int = 0
+    """How many of the candles came from the exchange; the others were stored before."""
 
 
 class CandleChunks(Protocol):

@@ -16,17 +16,24 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from upbit_backbone.clock import epoch_ms
-from upbit_backbone.command_line import FAILED, Overrides, moment, run
+from upbit_backbone.command_line import (
+    CONFIG,
+    DATA_DIR,
+    FAILED,
+    INTERRUPTED,
+    Overrides,
+    moment,
+    run,
+)
 from upbit_backbone.errors import InvalidRequestError
 from upbit_backbone.manager import BackboneManager
 from upbit_backbone.models import Timeframe
 
 Result = TypeVar("Result")
 
-EXCHANGE = typer.Option("--exchange", help="Whose candles: upbit, or simulator.")
+EXCHANGE = typer.Option("--exchange", help="Whose candles: upbit (default), or simulator.")
 REST_URL = typer.Option("--rest-url", help="Those of another REST address, ending in /v1.")
 WS_URL = typer.Option("--ws-url", help="And its WebSocket; both or neither.")
-DATA_DIR = typer.Option("--data-dir", help="Where data is stored.")
 
 
 def export(
@@ -51,10 +58,11 @@ def export(
     rest_url: Annotated[str | None, REST_URL] = None,
     ws_url: Annotated[str | None, WS_URL] = None,
     data_dir: Annotated[Path | None, DATA_DIR] = None,
+    config: Annotated[Path | None, CONFIG] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write stored candles, with what is proved of them, into a file; asks no exchange."""
-    overrides = Overrides(exchange, rest_url, ws_url, data_dir)
+    overrides = Overrides(exchange, rest_url, ws_url, data_dir, config)
     run(_export(symbol, timeframe, file, (start, end), overrides, force))
 
 
@@ -64,9 +72,10 @@ def import_(
     rest_url: Annotated[str | None, REST_URL] = None,
     ws_url: Annotated[str | None, WS_URL] = None,
     data_dir: Annotated[Path | None, DATA_DIR] = None,
+    config: Annotated[Path | None, CONFIG] = None,
 ) -> None:
     """Store the candles of a file; what is stored already stays as it is."""
-    run(_import(file, Overrides(exchange, rest_url, ws_url, data_dir)))
+    run(_import(file, Overrides(exchange, rest_url, ws_url, data_dir, config)))
 
 
 async def _export(
@@ -177,7 +186,7 @@ async def until_stopped(work: Awaitable[Result], sentence: str) -> Result:
         if not stopped:
             raise
         sys.stderr.write(f"{sentence}\n")
-        raise typer.Exit(FAILED) from None
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _ms(time: datetime | None) -> int | None:

@@ -17,7 +17,6 @@ from upbit_backbone.clock import Clock, utc_datetime
 from upbit_backbone.errors import (
     BackboneError,
     ClosedError,
-    StorageUnavailableError,
     TransportError,
 )
 from upbit_backbone.models import Market, Timeframe
@@ -66,6 +65,7 @@ class ChunkLayer(Layer, ChunkSource, Protocol):
 
 
 Kept = TypeVar("Kept", bound=Layer)
+Chunked = TypeVar("Chunked", bound=ChunkLayer)
 
 
 def _tell_nobody(_: str, __: Health, ___: str) -> None:
@@ -103,6 +103,7 @@ class SupervisedLayer(Generic[Kept]):
         start_within_s: float,
         stop_within_s: float,
         pause_s: float = 0.0,
+        too_slow: type[BackboneError] = TransportError,
         tell: Callable[[str, Health, str], None] = _tell_nobody,
     ) -> None:
         """Take what makes the layer; nothing is built before `start`.
@@ -114,6 +115,7 @@ class SupervisedLayer(Generic[Kept]):
             start_within_s: How long starting it may take.
             stop_within_s: How long stopping it may take; then it is left as it is.
             pause_s: How long nothing runs between the end of a failed one and the next start.
+            too_slow: What is raised when starting it took too long.
             tell: Called with the name, health and reason when it fails and when it works again.
         """
         self.name = name
@@ -122,6 +124,7 @@ class SupervisedLayer(Generic[Kept]):
         self._start_within_s = start_within_s
         self._stop_within_s = stop_within_s
         self._pause_s = pause_s
+        self._too_slow = too_slow
         self._tell = tell
         self._layer: Kept | None = None
         self._left: Kept | None = None
@@ -312,7 +315,7 @@ class SupervisedLayer(Generic[Kept]):
             await self._ended(layer)
             self._left = None
             if isinstance(error, TimeoutError) and limit.expired():
-                raise StorageUnavailableError(
+                raise self._too_slow(
                     f"{self.name} did not start within {self._start_within_s:g} s: look at disk"
                     " and network, and try again"
                 ) from error
@@ -375,7 +378,7 @@ class SupervisedLayer(Generic[Kept]):
         self._works.set()
 
 
-class SupervisedCoordinator(SupervisedLayer[ChunkLayer]):
+class SupervisedCoordinator(SupervisedLayer[Chunked]):
     """The layer that gives long ranges in pieces."""
 
     def chunks(

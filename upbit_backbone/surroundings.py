@@ -16,7 +16,7 @@ CALLS_PER_PROCESSOR = 25
 MOST_CALLS = 100
 MEMORY_SHARE = 0.25
 LEAST_MEMORY_MB = 256
-MOST_MEMORY_MB = 4_096
+MOST_MEMORY_MB = 2_048
 ROOMY_DISK_MB = 50 * 1_024
 """With so much free room years of candles need no limit."""
 LEAST_DISK_MB = 256

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 logger = logging.getLogger(__name__)
+
+FIRST_RECOVERY_S: Final = 0.1
+LONGEST_RECOVERY_S: Final = 30.0
+SOUND_AFTER_S: Final = 10.0
+"""Having run for so long a kept task is well, and its next recovery is quick again."""
 
 
 class TaskOwner:
@@ -19,12 +24,25 @@ class TaskOwner:
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._vital: set[asyncio.Task[Any]] = set()
+        self._closing = False
         self.failure: BaseException | None = None
         """The last unexpected error that ended a task."""
+        self.lost = ""
+        """Which vital task has ended before `close`, and why; empty while all run."""
 
-    def spawn(self, work: Coroutine[Any, Any, Any], *, name: str) -> None:
-        """Start a task; it ends by itself or in `close`."""
-        self.own(asyncio.get_running_loop().create_task(work, name=name))
+    def spawn(self, work: Coroutine[Any, Any, Any], *, name: str, vital: bool = False) -> None:
+        """Start a task; it ends by itself or in `close`.
+
+        Args:
+            work: What it does.
+            name: What it is called in logs.
+            vital: Its owner cannot work without it: should it end, `lost` tells of it.
+        """
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        if vital:
+            self._vital.add(task)
+        self.own(task)
 
     def own(self, task: asyncio.Task[Any]) -> None:
         """Take over a task that was started elsewhere."""
@@ -33,6 +51,7 @@ class TaskOwner:
 
     async def close(self) -> None:
         """Cancel all tasks and wait for them. May be called twice."""
+        self._closing = True
         while self._tasks:
             # A task cancelled before its first turn never runs, not even its `finally`.
             await asyncio.sleep(0)
@@ -45,6 +64,102 @@ class TaskOwner:
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
+        if task in self._vital:
+            self._vital.discard(task)
+            if not self._closing:
+                self.lost = f"the task {task.get_name()!r} is gone: {_why(task)}"
         if not task.cancelled() and (error := task.exception()) is not None:
             self.failure = error
             logger.error("%s ended by an error: %s", task.get_name(), error, exc_info=error)
+
+
+class KeptTask:
+    """One task that is begun anew when it ends, whyever, until it is stopped.
+
+    Later and later: after 0.1 s, then 0.2 s, … 30 s. A timer begins it, so that nobody who
+    cancels tasks ends it for good.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[], Coroutine[Any, Any, None]],
+        *,
+        name: str,
+        on_begin: Callable[[], None] = lambda: None,
+        on_end: Callable[[str], None] = lambda why: None,
+    ) -> None:
+        """Take what to do; nothing runs before `start`.
+
+        Args:
+            work: Makes what the task runs, which does not end by itself.
+            name: Of the task.
+            on_begin: Called before it is begun anew.
+            on_end: Called with the reason when it has ended and nobody meant it to.
+        """
+        self._work = work
+        self._name = name
+        self._on_begin = on_begin
+        self._on_end = on_end
+        self._task: asyncio.Task[None] | None = None
+        self._again: asyncio.TimerHandle | None = None
+        self._delay_s = FIRST_RECOVERY_S
+        self._began_s = 0.0
+        self.failure = ""
+        """Why it does not run at this moment; empty while it does."""
+        self.failures = 0
+
+    def start(self) -> None:
+        """Run; needs a running event loop."""
+        if self._task is None and self._again is None:
+            self._begin()
+
+    async def stop(self) -> None:
+        """End it for good. May be called twice."""
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    def _begin(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._again, self.failure = None, ""
+        self._began_s = loop.time()
+        self._task = loop.create_task(self._work(), name=self._name)
+        self._task.add_done_callback(self._ended)
+
+    def _begin_anew(self) -> None:
+        logger.info("%s works again", self._name)
+        self._on_begin()
+        self._begin()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        why = _why(task)
+        if task is not self._task:
+            return  # it was meant to end
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._began_s >= SOUND_AFTER_S:
+            self._delay_s = FIRST_RECOVERY_S
+        self._task, self.failure = None, why
+        self.failures += 1
+        self._again = loop.call_later(self._delay_s, self._begin_anew)
+        error = None if task.cancelled() else task.exception()
+        logger.warning(
+            "%s failed and is begun anew in %.1f s: %s",
+            self._name,
+            self._delay_s,
+            why,
+            exc_info=error,
+        )
+        self._delay_s = min(LONGEST_RECOVERY_S, 2 * self._delay_s)
+        self._on_end(why)
+
+
+def _why(task: asyncio.Task[Any]) -> str:
+    """Why a task has ended, in words."""
+    if task.cancelled():
+        return "it was cancelled"
+    error = task.exception()
+    return "it ended" if error is None else f"{type(error).__name__}: {error}"

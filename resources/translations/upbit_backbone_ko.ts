@@ -69,6 +69,29 @@
     </message>
 </context>
 <context>
+    <name>ClockNotice</name>
+    <message>
+        <source>{0} s</source>
+        <translation>{0}초</translation>
+    </message>
+    <message>
+        <source>{0} min</source>
+        <translation>{0}분</translation>
+    </message>
+    <message>
+        <source>{0} h</source>
+        <translation>{0}시간</translation>
+    </message>
+    <message>
+        <source>This computer&apos;s clock is {0} slow. The exchange&apos;s time is used.</source>
+        <translation>이 컴퓨터의 시계가 {0} 늦습니다. 거래소의 시각을 사용합니다.</translation>
+    </message>
+    <message>
+        <source>This computer&apos;s clock is {0} fast. The exchange&apos;s time is used.</source>
+        <translation>이 컴퓨터의 시계가 {0} 빠릅니다. 거래소의 시각을 사용합니다.</translation>
+    </message>
+</context>
+<context>
     <name>Desktop</name>
     <message>
         <source>Trying to reach Upbit…</source>
@@ -96,26 +119,49 @@
     </message>
 </context>
 <context>
-    <name>ClockNotice</name>
+    <name>EventList</name>
     <message>
-        <source>{0} s</source>
-        <translation>{0}초</translation>
+        <source>All</source>
+        <translation>전체</translation>
     </message>
     <message>
-        <source>{0} min</source>
-        <translation>{0}분</translation>
+        <source>Warnings and errors</source>
+        <translation>경고와 오류</translation>
     </message>
     <message>
-        <source>{0} h</source>
-        <translation>{0}시간</translation>
+        <source>Errors</source>
+        <translation>오류</translation>
     </message>
     <message>
-        <source>This computer's clock is {0} slow. The exchange's time is used.</source>
-        <translation>이 컴퓨터의 시계가 {0} 늦습니다. 거래소의 시각을 사용합니다.</translation>
+        <source>Copy</source>
+        <translation>복사</translation>
     </message>
     <message>
-        <source>This computer's clock is {0} fast. The exchange's time is used.</source>
-        <translation>이 컴퓨터의 시계가 {0} 빠릅니다. 거래소의 시각을 사용합니다.</translation>
+        <source>Copies the chosen rows, or all that are shown</source>
+        <translation>고른 줄을, 고르지 않았으면 보이는 줄을 모두 복사합니다</translation>
+    </message>
+</context>
+<context>
+    <name>EventModel</name>
+    <message>
+        <source>Time (KST)</source>
+        <translation>시각 (KST)</translation>
+    </message>
+    <message>
+        <source>Severity</source>
+        <translation>정도</translation>
+    </message>
+    <message>
+        <source>Layer</source>
+        <translation>계층</translation>
+    </message>
+    <message>
+        <source>About</source>
+        <translation>종류</translation>
+    </message>
+    <message>
+        <source>Event</source>
+        <translation>사건</translation>
     </message>
 </context>
 <context>
@@ -221,28 +267,120 @@
 <context>
     <name>MonitorPanel</name>
     <message>
-        <source>Latency (ms, 5 min)</source>
-        <translation>응답 시간 (ms, 최근 5분)</translation>
-    </message>
-    <message>
         <source>Load</source>
         <translation>부하</translation>
+    </message>
+    <message>
+        <source>Calls/s</source>
+        <translation>초당 호출</translation>
+    </message>
+    <message>
+        <source>Hits</source>
+        <translation>적중</translation>
+    </message>
+    <message>
+        <source>since the start</source>
+        <translation>시작 후</translation>
+    </message>
+    <message>
+        <source>Since the start</source>
+        <translation>시작 후 전체</translation>
+    </message>
+    <message>
+        <source>recent</source>
+        <translation>최근</translation>
+    </message>
+    <message>
+        <source>File</source>
+        <translation>파일</translation>
+    </message>
+    <message>
+        <source>Candles</source>
+        <translation>캔들</translation>
+    </message>
+    <message>
+        <source>In memory</source>
+        <translation>메모리</translation>
+    </message>
+    <message>
+        <source>Self-audit</source>
+        <translation>자체 검사</translation>
+    </message>
+    <message>
+        <source>no sample of the stored candles was read again yet</source>
+        <translation>저장된 캔들의 표본을 아직 다시 읽지 않았습니다</translation>
+    </message>
+    <message>
+        <source>{0} stored candles were read again: {1} differed, {2} were gone, {3} were new</source>
+        <translation>저장된 캔들 {0}개를 다시 읽었습니다: 다름 {1}개, 사라짐 {2}개, 새로 생김 {3}개</translation>
+    </message>
+    <message>
+        <source>Memory</source>
+        <translation>메모리</translation>
+    </message>
+    <message>
+        <source>Disk</source>
+        <translation>디스크</translation>
+    </message>
+    <message>
+        <source>Exchange</source>
+        <translation>거래소</translation>
+    </message>
+    <message>
+        <source>Overview</source>
+        <translation>요약</translation>
+    </message>
+    <message>
+        <source>Calls</source>
+        <translation>호출</translation>
+    </message>
+    <message>
+        <source>Counts</source>
+        <translation>통계</translation>
+    </message>
+    <message>
+        <source>Events</source>
+        <translation>사건</translation>
+    </message>
+    <message>
+        <source>10 s</source>
+        <translation>10초</translation>
+    </message>
+    <message>
+        <source>5 min</source>
+        <translation>5분</translation>
+    </message>
+    <message>
+        <source>1 h</source>
+        <translation>1시간</translation>
+    </message>
+    <message>
+        <source>how far back latencies, rates and counts look</source>
+        <translation>응답 시간과 빈도, 횟수를 세는 기간</translation>
+    </message>
+    <message>
+        <source>Latency (ms)</source>
+        <translation>응답 시간 (ms)</translation>
     </message>
     <message>
         <source>Last 5 minutes (KST)</source>
         <translation>최근 5분 (KST)</translation>
     </message>
     <message>
-        <source>Cache</source>
-        <translation>캐시</translation>
+        <source>Answers from</source>
+        <translation>응답한 곳</translation>
+    </message>
+    <message>
+        <source>What happened</source>
+        <translation>내용</translation>
+    </message>
+    <message>
+        <source>Store</source>
+        <translation>저장소</translation>
     </message>
     <message>
         <source>Layers</source>
         <translation>계층</translation>
-    </message>
-    <message>
-        <source>Source of the data</source>
-        <translation>데이터 출처</translation>
     </message>
     <message>
         <source>Show plots</source>
@@ -253,20 +391,56 @@
         <translation>우선순위</translation>
     </message>
     <message>
+        <source>Data</source>
+        <translation>데이터</translation>
+    </message>
+    <message>
+        <source>Path</source>
+        <translation>경로</translation>
+    </message>
+    <message>
+        <source>so many calls that {0} of them are measured</source>
+        <translation>호출이 많아 {0}만 측정합니다</translation>
+    </message>
+    <message>
+        <source>Promise</source>
+        <translation>약속</translation>
+    </message>
+    <message>
+        <source>what the p99 is promised to stay below, in ms</source>
+        <translation>p99가 넘지 않기로 약속한 값, ms</translation>
+    </message>
+    <message>
         <source>Count</source>
         <translation>건수</translation>
     </message>
     <message>
-        <source>Put off now</source>
-        <translation>미루는 작업</translation>
+        <source>broken</source>
+        <translation>어김</translation>
     </message>
     <message>
-        <source>Loop lag p95</source>
-        <translation>루프 지연 p95</translation>
+        <source>kept</source>
+        <translation>지킴</translation>
     </message>
     <message>
-        <source>Frame p95</source>
-        <translation>화면 그리기 p95</translation>
+        <source>{0} by {1}: p99 {2} ms, promised are {3} ms</source>
+        <translation>{0}, {1}: p99 {2} ms, 약속 {3} ms</translation>
+    </message>
+    <message>
+        <source>1 ms for what is in memory, 50 ms by REST</source>
+        <translation>메모리에 있으면 1 ms, REST는 50 ms</translation>
+    </message>
+    <message>
+        <source>for what need not be asked of the exchange</source>
+        <translation>거래소에 물을 필요가 없을 때</translation>
+    </message>
+    <message>
+        <source>for up to 400 candles; more have a second</source>
+        <translation>캔들 400개까지, 그보다 많으면 1초</translation>
+    </message>
+    <message>
+        <source>LOW takes what the others leave</source>
+        <translation>LOW는 남는 몫을 씁니다</translation>
     </message>
     <message>
         <source>Lag (ms)</source>
@@ -275,10 +449,6 @@
     <message>
         <source>Hit rate</source>
         <translation>적중률</translation>
-    </message>
-    <message>
-        <source>Answered</source>
-        <translation>응답한 요청</translation>
     </message>
     <message>
         <source>Sent to exchange</source>
@@ -293,16 +463,8 @@
         <translation>연결</translation>
     </message>
     <message>
-        <source>Origin</source>
-        <translation>출처</translation>
-    </message>
-    <message>
         <source>Last load</source>
         <translation>최근 불러오기</translation>
-    </message>
-    <message>
-        <source>Clock offset</source>
-        <translation>거래소 시각차</translation>
     </message>
     <message>
         <source>4 API</source>
@@ -333,8 +495,132 @@
         <translation>오프라인</translation>
     </message>
     <message>
+        <source>candles</source>
+        <translation>캔들</translation>
+    </message>
+    <message>
+        <source>ticker</source>
+        <translation>현재가</translation>
+    </message>
+    <message>
+        <source>order book</source>
+        <translation>호가</translation>
+    </message>
+    <message>
+        <source>trades</source>
+        <translation>체결</translation>
+    </message>
+    <message>
+        <source>Event loop</source>
+        <translation>이벤트 루프</translation>
+    </message>
+    <message>
+        <source>CRITICAL waits</source>
+        <translation>CRITICAL 대기</translation>
+    </message>
+    <message>
+        <source>HIGH waits</source>
+        <translation>HIGH 대기</translation>
+    </message>
+    <message>
+        <source>NORMAL waits</source>
+        <translation>NORMAL 대기</translation>
+    </message>
+    <message>
+        <source>Processor</source>
+        <translation>프로세서</translation>
+    </message>
+    <message>
+        <source>the load stays high</source>
+        <translation>부하가 계속 높습니다</translation>
+    </message>
+    <message>
+        <source>too few answers come from memory and disk</source>
+        <translation>메모리와 디스크에서 응답하는 비율이 낮습니다</translation>
+    </message>
+    <message>
+        <source>{0} is slower than promised</source>
+        <translation>{0} 응답이 약속보다 느립니다</translation>
+    </message>
+    <message>
+        <source>Coalesced</source>
+        <translation>합친 요청</translation>
+    </message>
+    <message>
+        <source>Retried</source>
+        <translation>다시 보낸 요청</translation>
+    </message>
+    <message>
+        <source>Held back by load</source>
+        <translation>부하로 미룬 요청</translation>
+    </message>
+    <message>
+        <source>Too many (429)</source>
+        <translation>요청 초과 (429)</translation>
+    </message>
+    <message>
+        <source>Blocked (418)</source>
+        <translation>차단 (418)</translation>
+    </message>
+    <message>
+        <source>Reconnects</source>
+        <translation>다시 연결</translation>
+    </message>
+    <message>
+        <source>Gaps in trades</source>
+        <translation>체결 공백</translation>
+    </message>
+    <message>
+        <source>Revised candles</source>
+        <translation>정정된 캔들</translation>
+    </message>
+    <message>
+        <source>note</source>
+        <translation>알림</translation>
+    </message>
+    <message>
+        <source>warning</source>
+        <translation>경고</translation>
+    </message>
+    <message>
+        <source>error</source>
+        <translation>오류</translation>
+    </message>
+    <message>
+        <source>gap</source>
+        <translation>공백</translation>
+    </message>
+    <message>
+        <source>block</source>
+        <translation>차단</translation>
+    </message>
+    <message>
+        <source>reconnect</source>
+        <translation>재연결</translation>
+    </message>
+    <message>
+        <source>health</source>
+        <translation>상태</translation>
+    </message>
+    <message>
+        <source>load</source>
+        <translation>부하</translation>
+    </message>
+    <message>
+        <source>revision</source>
+        <translation>정정</translation>
+    </message>
+    <message>
+        <source>alert</source>
+        <translation>경보</translation>
+    </message>
+    <message>
         <source>polled by REST</source>
         <translation>REST로 조회 중</translation>
+    </message>
+    <message>
+        <source>since {0}</source>
+        <translation>{0}부터</translation>
     </message>
     <message>
         <source>SIMULATED</source>
@@ -357,14 +643,6 @@
         <translation>표본 부족</translation>
     </message>
     <message>
-        <source>all but CRITICAL</source>
-        <translation>CRITICAL 외 전부</translation>
-    </message>
-    <message>
-        <source>nothing</source>
-        <translation>없음</translation>
-    </message>
-    <message>
         <source>healthy</source>
         <translation>정상</translation>
     </message>
@@ -379,6 +657,86 @@
     <message>
         <source>starting</source>
         <translation>시작 중</translation>
+    </message>
+    <message>
+        <source>Starting</source>
+        <translation>시작 중</translation>
+    </message>
+    <message>
+        <source>{0}: {1}</source>
+        <translation>{0}: {1}</translation>
+    </message>
+    <message>
+        <source>The exchange is not reached</source>
+        <translation>거래소에 연결되지 않습니다</translation>
+    </message>
+    <message>
+        <source>No live stream: {0}</source>
+        <translation>실시간 연결 없음: {0}</translation>
+    </message>
+    <message>
+        <source>Overloaded: only CRITICAL runs</source>
+        <translation>과부하: CRITICAL만 실행합니다</translation>
+    </message>
+    <message>
+        <source>Alert: {0}</source>
+        <translation>경보: {0}</translation>
+    </message>
+    <message>
+        <source>All is well; LOW waits for the load</source>
+        <translation>정상 · LOW는 부하로 대기 중</translation>
+    </message>
+    <message>
+        <source>All is well</source>
+        <translation>모두 정상</translation>
+    </message>
+    <message>
+        <source>loop {0} · frame {1}</source>
+        <translation>루프 {0} · 화면 {1}</translation>
+    </message>
+    <message>
+        <source>95 of 100 times the event loop, and painting the chart, were quicker</source>
+        <translation>이벤트 루프 지연과 차트 그리기가 100번 중 95번은 이보다 빨랐습니다</translation>
+    </message>
+    <message>
+        <source>p95</source>
+        <translation>p95</translation>
+    </message>
+    <message>
+        <source>{0} calls in work, {1} waiting</source>
+        <translation>처리 중 {0}건, 대기 {1}건</translation>
+    </message>
+    <message>
+        <source>paused by a program</source>
+        <translation>프로그램이 멈춤</translation>
+    </message>
+    <message>
+        <source>waits for the load</source>
+        <translation>부하로 대기 중</translation>
+    </message>
+    <message>
+        <source>resumes, up to {0} pages/s</source>
+        <translation>재개 중, 초당 최대 {0}쪽</translation>
+    </message>
+    <message>
+        <source>runs</source>
+        <translation>실행 중</translation>
+    </message>
+    <message>
+        <source>idle, may run</source>
+        <translation>쉬는 중, 실행 가능</translation>
+    </message>
+    <message>
+        <source>all but CRITICAL wait</source>
+        <translation>CRITICAL 외 모두 대기</translation>
+    </message>
+    <message>
+        <source>LOW waits</source>
+        <translation>LOW 대기</translation>
+    </message>
+    <message>
+        <source>nobody waits</source>
+        <translation>대기 없음</translation>
     </message>
 </context>
 <context>

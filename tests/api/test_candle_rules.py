@@ -11,7 +11,7 @@ from typing import Any, Literal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.api.house import NOON, nothing_of_it
+from tests.api.house import NOON, nothing_of_it, watched
 from tests.coordinator.fake_store import NoChance
 from tests.manual_clock import ManualClock
 from tests.storage.fake_exchange import SYMBOL, FakeExchangeSource, market, row_of
@@ -21,7 +21,6 @@ from upbit_backbone.clock import epoch_ms, utc_datetime
 from upbit_backbone.coordinator.coordinator import Coordinator
 from upbit_backbone.models import CLOSE_GRACE_MS, CandleSeries, Timeframe
 from upbit_backbone.protocol import BackboneMetadata, Priority
-from upbit_backbone.telemetry.metrics import CallMetrics
 
 FOR_EVER_MS = 2**60
 
@@ -147,13 +146,14 @@ async def test_every_answer_is_what_existed_when_it_was_read(
         async with opened(Path(folder), source, clock) as storage:
             coordinator = Coordinator(storage, clock=clock, rng=NoChance())
             await coordinator.start()
+            monitor, bus = watched(clock)
             api = MarketDataAPI(
                 router=source,
                 coordinator=coordinator,
                 clock=clock,
-                metrics=CallMetrics(),
+                bus=bus,
+                monitor=monitor,
                 system_status=nothing_of_it,
-                performance=nothing_of_it,
                 max_concurrent_requests=10,
             )
             await api.start()

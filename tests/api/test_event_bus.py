@@ -276,7 +276,9 @@ def break_down(world: Bus) -> None:
     world.bus._news.set()
 
 
-@pytest.mark.parametrize(("end", "why"), [(kill, "stopped"), (break_down, "a fault of ours")])
+@pytest.mark.parametrize(
+    ("end", "why"), [(kill, "it was cancelled"), (break_down, "a fault of ours")]
+)
 async def test_when_the_bus_fails_nothing_is_lost_and_it_comes_back(
     end: Callable[[Bus], None], why: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -194,6 +194,43 @@ async def test_fill_never_leaps_over_what_is_unknown(noon: ManualClock) -> None:
         assert caught.value.partial == series
 
 
+async def test_while_nothing_can_be_had_the_newest_stored_candles_are_the_partial_answer(
+    noon: ManualClock,
+) -> None:
+    async with opened(noon) as house:
+        house.exists(*range(-1_000, 1))
+        await house.api.get_candle_data(SYMBOL, "1m", at(-500), at(-300))
+        house.exchange.before_answer = cut_off
+        series, metadata = await house.api.get_candle_data(
+            SYMBOL, "1m", count=100, with_metadata=True
+        )
+        assert minutes(series) == list(range(-400, -300))
+        (span,) = metadata.missing
+        assert (span.start, span.end, span.reason) == (at(-300), at(1), "cut off")
+        with pytest.raises(TransportError, match="cut off") as caught:
+            await house.api.get_candle_data(SYMBOL, "1m", count=100)
+        assert caught.value.partial == series
+        assert caught.value.missing == (span,)
+        with pytest.raises(TransportError):
+            await house.api.get_indicator(SYMBOL, "SMA", count=5)
+
+
+async def test_what_is_stored_is_had_without_asking_the_exchange(noon: ManualClock) -> None:
+    async with opened(noon) as house:
+        house.exists(*range(-1_000, 1))
+        assert minutes((await house.api.get_stored_candles(SYMBOL, "1m"))[0]) == []
+        await house.api.get_candle_data(SYMBOL, "1m", at(-500), at(-300))
+        asked = len(house.exchange.requests)
+        series, metadata = await house.api.get_stored_candles(SYMBOL, "1m", count=150)
+        assert minutes(series) == list(range(-450, -300))
+        assert [(span.start, span.end) for span in metadata.missing] == [(at(-300), at(1))]
+        assert len(house.exchange.requests) == asked
+        for wrong in ({"symbol": "btc"}, {"timeframe": "2h"}, {"count": 0}):
+            arguments = {"symbol": SYMBOL, "timeframe": "1m", "count": 5} | wrong
+            with pytest.raises(InvalidRequestError):
+                await house.api.get_stored_candles(**arguments)  # type: ignore[arg-type]
+
+
 async def test_a_failed_page_raises_its_cause_with_what_exists(noon: ManualClock) -> None:
     async with opened(noon) as house:
         house.exists(*range(-1_000, 1))
@@ -253,7 +290,7 @@ async def test_whoever_waits_too_long_is_told_so(noon: ManualClock) -> None:
         with pytest.raises(DeadlineError, match=r"no candle of KRW-BTC within 0\.01 s") as caught:
             await house.api.get_candle_data(SYMBOL, "1m", timeout=0.01)
         assert isinstance(caught.value, TimeoutError)
-        assert house.metrics.errors == 1
+        assert house.monitor.calls.errors == 1
 
 
 async def test_every_priority_has_its_deadline_and_low_none(
@@ -263,19 +300,21 @@ async def test_every_priority_has_its_deadline_and_low_none(
     real = asyncio.timeout
 
     def noted(delay: float | None) -> Any:
-        limits.append(delay)
+        limits.append(None if delay is None else round(delay, 2))
         return real(delay)
 
-    monkeypatch.setattr("upbit_backbone.api.market_data_api.asyncio.timeout", noted)
+    monkeypatch.setattr("asyncio.timeout", noted)
     async with opened(noon) as house:
         house.exists(0, -1)
         for priority in Priority:
+            limits.clear()
             await house.api.get_candle_data(SYMBOL, "1m", at(-1), priority=priority)
-    # The layers below end a little earlier, with what they have.
-    below = [pytest.approx(1.95), pytest.approx(4.95), pytest.approx(9.95), None]
-    assert limits[::3] == [2.0, 5.0, 10.0, None]
-    assert limits[1::3] == below, "of what is stored"
-    assert limits[2::3] == below, "of pages"
+            limit_s = (2.0, 5.0, 10.0, None)[priority]
+            assert limits[0] == limit_s
+            # The layers below end a little earlier, with what they have.
+            below_s = None if limit_s is None else limit_s - 0.05
+            assert below_s in limits[1:]
+            assert set(limits[1:]) <= {below_s, None}
 
 
 async def test_an_answer_from_memory_starts_no_task_and_no_timer(noon: ManualClock) -> None:
@@ -305,7 +344,8 @@ async def test_an_answer_from_memory_starts_no_task_and_no_timer(noon: ManualClo
         assert pair[0] == held
         assert (pair[1].source_layer, pair[1].cache_hit) == ("layer_2", True)
         assert (pair[1].source, pair[1].data_count) == ("cache", 2)
-        assert house.metrics.cache_hits == 3
+        house.monitor.calls.drain(noon.monotonic())
+        assert house.monitor.calls.hits == 3
 
 
 async def test_critical_tickers_skip_the_coordinator_and_others_do_not(noon: ManualClock) -> None:
@@ -323,8 +363,8 @@ async def test_critical_tickers_skip_the_coordinator_and_others_do_not(noon: Man
         assert prices == {
             Priority.CRITICAL: (1.0, direct),
             Priority.HIGH: (2.0, through),
-            Priority.NORMAL: (2.0, through),
-            Priority.LOW: (2.0, through),
+            Priority.NORMAL: (2.0, "bus: api → coordinator → storage → router"),
+            Priority.LOW: (2.0, "bus: api → coordinator → storage → router"),
         }
         house.exists(0, -1)
         _, metadata = await house.api.get_candle_data(
@@ -554,9 +594,17 @@ async def test_answers_and_errors_are_counted(noon: ManualClock) -> None:
         house.exchange.before_answer = cut_off
         with pytest.raises(TransportError):
             await house.api.get_candle_data(SYMBOL, "1m", at(-9), at(-8))
-        metrics = house.metrics
-        assert (metrics.requests, metrics.errors, metrics.cache_hits) == (3, 1, 1)
-        assert house.api.status().counters == {"requests": 3.0, "errors": 1.0}
+        figures = house.api.get_performance_metrics()
+        assert (figures.requests, figures.errors, figures.cache_hits) == (3, 1, 1)
+        assert figures.totals["errors.TransportError"] == 1
+        ((kind, failing),) = (
+            ((call.priority, call.data_type, call.path), call.error_rate)
+            for call in figures.windows["10s"].calls
+            if call.error_rate
+        )
+        assert (kind, failing) == ((Priority.NORMAL, DataType.CANDLE, "bus"), 1.0)
+        counters = house.api.status().counters
+        assert (counters["requests"], counters["errors"]) == (3.0, 1.0)
 
 
 @pytest.mark.steered_time
@@ -581,7 +629,7 @@ async def test_a_list_of_markets_that_does_not_come_ends_a_call_in_time(
             with pytest.raises(DeadlineError, match="whether KRW-NEW is listed was not known"):
                 await ask.pop(call)
         assert asyncio.get_running_loop().time() - began == pytest.approx(3.0)
-        assert house.metrics.errors == 1
+        assert house.monitor.calls.errors == 1
         for other in ask.values():
             other.close()
 
@@ -603,6 +651,7 @@ async def test_time_that_the_list_of_markets_took_is_not_given_twice(noon: Manua
                 await house.api.get_candle_data("KRW-NEW", "1m", timeout=9.1)
 
 
+@pytest.mark.steered_time
 async def test_a_busy_file_at_the_deadline_leaves_what_had_come(noon: ManualClock) -> None:
     async with opened(noon) as house:
         house.exchange.opens.update(NOON - n * 3 * M for n in range(1_000))
@@ -618,7 +667,7 @@ async def test_a_busy_file_at_the_deadline_leaves_what_had_come(noon: ManualCloc
         house.store.fetch = busy  # type: ignore[method-assign]
         with pytest.raises(DeadlineError) as caught:
             await house.api.get_candle_data(
-                SYMBOL, "1m", start_time=at(-2_000), count=660, timeout=0.2
+                SYMBOL, "1m", start_time=at(-2_000), count=660, timeout=2.0
             )
         assert caught.value.partial is not None
         assert len(caught.value.partial) > 200

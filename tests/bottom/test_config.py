@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from upbit_backbone.config import BackboneConfig, default_data_dir
+from upbit_backbone.config import (
+    CONFIG_VARIABLE,
+    SETTINGS,
+    BackboneConfig,
+    default_data_dir,
+    settle,
+)
 from upbit_backbone.errors import InvalidRequestError
 from upbit_backbone.models import Timeframe
+from upbit_backbone.surroundings import Surroundings, measure, network_sentence
 
 REST, WS = "http://127.0.0.1:8080/v1", "ws://127.0.0.1:8080/websocket/v1"
 
@@ -226,3 +236,232 @@ def test_what_is_wrong_is_named_as_it_was_given(
     variables = {f"UPBIT_BACKBONE_{name}": value for name, value in environment.items()}
     with pytest.raises(InvalidRequestError, match=words):
         BackboneConfig.from_environment(variables, flags=flags)
+
+
+# The settings file.
+
+
+def written(folder: Path, text: str | bytes) -> Path:
+    file = folder / "config.toml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return file
+
+
+def test_every_setting_can_be_given_in_a_file(tmp_path: Path) -> None:
+    given = {
+        "rest_url": f'"{REST}"', "ws_url": f'"{WS}"', "replay": '"replay-0123abcd"',
+        "exchange": '"upbit"', "data_dir": '"here"', "critical_reserve": "3",
+        "simulator_seed": "7", "max_concurrent_requests": "9", "memory_limit_mb": "64",
+        "symbols_per_request": "5", "pinned": '["KRW-BTC:1m"]', "storage_limit_mb": "99",
+        "keep_1s_days": "8", "metrics_port": "9100", "auto_optimization": "false",
+        "environment_detection": "false", "circuit_breaker_enabled": "false",
+        "auto_retry_enabled": "false", "fallback_mode_enabled": "false",
+    }  # fmt: skip
+    assert set(given) == set(SETTINGS)
+    file = written(tmp_path, "".join(f"{name} = {value}\n" for name, value in given.items()))
+    assert BackboneConfig.from_file(file, environment={}) == BackboneConfig(
+        rest_url=REST, ws_url=WS, replay="replay-0123abcd", data_dir=tmp_path / "here",
+        critical_reserve=3, simulator_seed=7, max_concurrent_requests=9, memory_limit_mb=64,
+        symbols_per_request=5, pinned=("KRW-BTC:1m",), storage_limit_mb=99, keep_1s_days=8,
+        metrics_port=9100, auto_optimization=False, environment_detection=False,
+        circuit_breaker_enabled=False, auto_retry_enabled=False, fallback_mode_enabled=False,
+    )  # fmt: skip
+
+
+def test_the_stronger_source_wins_and_is_named(tmp_path: Path) -> None:
+    file = written(tmp_path, "memory_limit_mb = 100\nsimulator_seed = 2\ncritical_reserve = 1\n")
+    environment = {"UPBIT_BACKBONE_MEMORY_LIMIT_MB": "200", "UPBIT_BACKBONE_SIMULATOR_SEED": "3"}
+    settled = settle(environment, flags={"memory_limit_mb": 300}, file=file)
+    config = settled.config
+    assert (config.memory_limit_mb, config.simulator_seed, config.critical_reserve) == (300, 3, 1)
+    origins = settled.origins
+    assert origins["memory_limit_mb"] == "--memory-limit-mb"
+    assert origins["simulator_seed"] == "UPBIT_BACKBONE_SIMULATOR_SEED"
+    assert origins["critical_reserve"] == f"line 3 of {file}"
+    assert origins["exchange"] == "default"
+    assert settled.file == file
+
+
+def test_who_says_which_exchange_sets_aside_all_that_the_file_says_of_it(tmp_path: Path) -> None:
+    file = written(tmp_path, f'rest_url = "{REST}"\nws_url = "{WS}"\nsimulator_seed = 5\n')
+    variable = {"UPBIT_BACKBONE_EXCHANGE": "simulator"}
+    assert BackboneConfig.from_file(file, environment=variable).identity == "simulator-5"
+    assert BackboneConfig.from_file(file, environment={}).rest_url == REST
+    flags = {"exchange": "simulator"}
+    assert BackboneConfig.from_file(file, environment={}, flags=flags).identity == "simulator-5"
+
+
+def test_the_variable_names_the_file_and_without_it_the_user_s_own_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "upbit-backbone" / "config.toml"
+    monkeypatch.setattr("upbit_backbone.config.default_config_file", lambda: own)
+    monkeypatch.delenv(CONFIG_VARIABLE)
+    assert BackboneConfig.from_environment().simulator_seed == 1
+    own.parent.mkdir()
+    own.write_text("simulator_seed = 11\n")
+    assert BackboneConfig.from_environment().simulator_seed == 11
+    other = written(tmp_path, "simulator_seed = 12\n")
+    monkeypatch.setenv(CONFIG_VARIABLE, str(other))
+    assert BackboneConfig.from_environment().simulator_seed == 12
+    # An environment that was handed over is all there is.
+    assert BackboneConfig.from_environment({}).simulator_seed == 1
+    assert BackboneConfig.from_environment({CONFIG_VARIABLE: str(other)}).simulator_seed == 12
+    monkeypatch.setenv(CONFIG_VARIABLE, os.devnull)
+    assert BackboneConfig.from_environment().simulator_seed == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("memory_limt_mb = 5\n", r"did you mean memory_limit_mb\?; it stands in line 1 of "),
+        ("\n# x\n\"data-dir\" = 'x'\n", r"did you mean data_dir\?; it stands in line 3 of "),
+        ("zzz = 1\n", "there are exchange, rest_url, "),
+        ("data_dir = ''\n", "data_dir .*line 1 of .* must be a path"),
+        ("[backbone]\nexchange = 'upbit'\n", "settings stand in no table"),
+        ("exchange = 'upbit'\nmemory_limit_mb = \n", r"line 2 of .* is not understood"),
+        ("exchange = 'upbit'\nmemory_limit_mb = five\n", r"line 2 of .*'memory_limit_mb = five'"),
+        ("pinned = [\n", "is not understood"),
+        ("exchange = 'upbit'\nexchange = 'upbit'\n", "line 2 of .* is not understood"),
+        (b"exchange = 'upbit'\n# \xff\xfe\n", "line 2 of .* is no UTF-8 text: save the file as"),
+        (b"\x00" * 10, "line 1 of .* is not understood"),
+        ("memory_limit_mb = 5\n", r"memory_limit_mb \(line 1 of .*\) must be 16\.\."),
+        ("memory_limit_mb = 64.5\n", "must be a whole number, was 64.5"),
+        ("memory_limit_mb = '64'\n", "must be a whole number, was '64'"),
+        ("auto_retry_enabled = 1\n", "must be true or false, was 1"),
+        ("exchange = 'binance'\n", r"exchange \(line 1 of .*\) must be 'upbit' or 'simulator'"),
+        ("rest_url = 'http://127.0.0.1:1/v1'\n", r"ws_url \(.*config.toml\) belong together"),
+        ("pinned = 'KRW-BTC:1m'\n", "must be a list such as"),
+        ("data_dir = 5\n", "must be a path such as"),
+        ("# " + "x" * (1 << 20), "larger than a megabyte"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_wrong_is_told_in_a_sentence_with_the_line(
+    tmp_path: Path, text: str | bytes, words: str
+) -> None:
+    file = written(tmp_path, text)
+    with pytest.raises(InvalidRequestError, match=words) as told:
+        BackboneConfig.from_file(file, environment={})
+    assert str(file) in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("path", ["", 5, None, b"x"])
+def test_a_path_that_is_none_is_refused(path: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="named by its path"):
+        BackboneConfig.from_file(path, environment={})
+
+
+def test_a_file_that_is_not_there_or_a_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequestError, match=r"no settings file .*config init' writes one"):
+        BackboneConfig.from_file(tmp_path / "none.toml", environment={})
+    with pytest.raises(InvalidRequestError, match="cannot be read"):
+        BackboneConfig.from_file(tmp_path, environment={})
+    with pytest.raises(InvalidRequestError, match="cannot be read"):
+        BackboneConfig.from_file("a\0b", environment={})
+
+
+def test_a_file_of_windows_editor_is_read(tmp_path: Path) -> None:
+    text = "simulator_seed = 4\r\n".encode("utf-8-sig")
+    assert BackboneConfig.from_file(written(tmp_path, text), environment={}).simulator_seed == 4
+
+
+@given(st.binary(max_size=300) | st.text(max_size=300))
+def test_whatever_stands_in_a_file_it_is_read_or_told_in_a_sentence(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes | str
+) -> None:
+    folder = tmp_path_factory.mktemp("settings")
+    data = content if isinstance(content, bytes) else content.encode("utf-8", "replace")
+    told = ""
+    try:
+        BackboneConfig.from_file(written(folder, data), environment={})
+    except InvalidRequestError as error:
+        told = str(error)
+    assert "\n" not in told
+
+
+def test_a_flag_that_is_no_setting_names_the_nearest() -> None:
+    with pytest.raises(InvalidRequestError, match="did you mean simulator_seed"):
+        BackboneConfig.from_environment({}, flags={"simulator_sed": 1})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("true", True), ("1", True), ("On", True), ("no", False), ("0", False)]
+)
+def test_a_switch_in_the_environment_is_read_as_people_write_it(text: str, value: bool) -> None:
+    variable = {"UPBIT_BACKBONE_AUTO_RETRY_ENABLED": text}
+    assert BackboneConfig.from_environment(variable).auto_retry_enabled is value
+    with pytest.raises(InvalidRequestError, match="must be true or false, was 'maybe'"):
+        BackboneConfig.from_environment({"UPBIT_BACKBONE_AUTO_RETRY_ENABLED": "maybe"})
+
+
+# What suits the machine.
+
+SMALL = Surroundings(
+    processors=1, memory_mb=2_000, memory_free_mb=1_500, disk_free_mb=4_000, stored_mb=700,
+    networks=("eth0",), link_mbps=5,
+)  # fmt: skip
+
+
+def test_a_small_machine_gets_small_settings_and_each_has_its_reason() -> None:
+    settled = settle({}, surroundings=SMALL, detect=True)
+    config = settled.config
+    assert config.max_concurrent_requests == 25
+    assert config.memory_limit_mb == 500
+    assert config.storage_limit_mb == 2_700
+    assert config.symbols_per_request == 50
+    assert settled.origins["memory_limit_mb"].startswith("measured: 2,000 MB of memory")
+    assert "700 MB stored already" in settled.origins["storage_limit_mb"]
+    assert settled.surroundings == SMALL
+
+
+def test_a_large_machine_needs_no_limits() -> None:
+    large = Surroundings(64, 512_000, 400_000, 900_000, 0, ("eth0",), 10_000)
+    config = BackboneConfig.create_auto_config(large, environment={})
+    assert config.max_concurrent_requests == 100
+    assert config.memory_limit_mb == 2_048
+    assert (config.storage_limit_mb, config.symbols_per_request) == (None, None)
+
+
+def test_what_a_person_says_stands_against_what_was_measured(tmp_path: Path) -> None:
+    file = written(tmp_path, "memory_limit_mb = 64\n")
+    environment = {CONFIG_VARIABLE: str(file), "UPBIT_BACKBONE_MAX_CONCURRENT_REQUESTS": "7"}
+    config = BackboneConfig.create_auto_config(SMALL, environment=environment)
+    assert (config.memory_limit_mb, config.max_concurrent_requests) == (64, 7)
+    assert config.storage_limit_mb == 2_700
+
+
+def test_without_environment_detection_nothing_is_measured() -> None:
+    environment = {"UPBIT_BACKBONE_ENVIRONMENT_DETECTION": "off"}
+    config = BackboneConfig.create_auto_config(SMALL, environment=environment)
+    assert config == replace(BackboneConfig(), environment_detection=False)
+
+
+def test_this_machine_is_measured_in_a_moment_and_its_settings_are_sound(tmp_path: Path) -> None:
+    found = measure(tmp_path / "not" / "there")
+    assert found.processors >= 1
+    assert 0 < found.memory_free_mb <= found.memory_mb
+    assert found.disk_free_mb is not None
+    assert found.stored_mb == 0
+    config = BackboneConfig.create_auto_config(
+        environment={"UPBIT_BACKBONE_DATA_DIR": str(tmp_path)}
+    )
+    assert 25 <= config.max_concurrent_requests <= 100
+    assert 256 <= config.memory_limit_mb <= 2_048
+
+
+@given(
+    st.builds(
+        Surroundings,
+        processors=st.integers(1, 1_000),
+        memory_mb=st.integers(1, 1 << 22),
+        memory_free_mb=st.integers(0, 1 << 22),
+        disk_free_mb=st.none() | st.integers(0, 1 << 23),
+        stored_mb=st.integers(0, 1 << 22),
+        networks=st.none() | st.just(()),
+        link_mbps=st.none() | st.integers(1, 1 << 20),
+    )
+)
+def test_whatever_is_measured_the_settings_make_sense(found: Surroundings) -> None:
+    BackboneConfig.create_auto_config(found, environment={})
+    assert network_sentence(found)

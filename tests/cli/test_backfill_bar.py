@@ -34,10 +34,12 @@ class Terminal(io.StringIO):
 def progress(
     state: ProgressState = "running", reason: str = "", **others: float | None
 ) -> Progress:
-    known: dict[str, Any] = {"done": 3_600, "candles_per_s": 1_523.7, "time_left_s": 125.2} | others
+    known: dict[str, Any] = {
+        "done": 3_600, "candles": 3_600, "candles_per_s": 1_523.7, "time_left_s": 125.2
+    } | others  # fmt: skip
     until = utc_datetime(NOON_MS) if state == "rate-limited" else None
     return Progress(
-        "KRW-BTC", Timeframe.M1, total=7_200, candles=3_600, state=state, reason=reason,
+        "KRW-BTC", Timeframe.M1, total=7_200, state=state, reason=reason,
         until=until, **known,
     )  # fmt: skip
 
@@ -55,6 +57,7 @@ def shown_on(columns: int, figures: Progress) -> str:
     [
         (progress(), "0:02:05 left, 1,524 candles/s"),
         (progress(time_left_s=None), ""),
+        (progress(time_left_s=None, candles=0), "looking for the first candle"),
         (progress("waiting for load", "load 78 %"), "waiting: load 78 %"),
         (progress("rate-limited", "refused (429)"), "rate-limited until 12:00:00 UTC"),
         (progress("running", "trying again: not reached"), "trying again: not reached"),
@@ -72,6 +75,28 @@ def test_a_line_is_never_longer_than_the_terminal_with_room_for_a_ctrl_c(columns
     assert line.startswith("KRW-BTC 1m (1 of 2)")
     assert " 50 % rate-limited" in line
     assert ("━" in line) is (columns >= 70)
+
+
+@pytest.mark.parametrize(
+    ("columns", "start"),
+    [(20, " 50 % 0:02:"), (40, " 50 % 0:02:05 left KRW-BTC 1m"), (60, "KRW-BTC 1m (1 of 2)  50 %")],
+)
+def test_percentage_and_time_left_survive_where_there_is_little_room(
+    columns: int, start: str
+) -> None:
+    terminal = Terminal()
+    with Bar(Console(file=terminal, force_terminal=True, width=columns)) as bar:
+        bar.begin("KRW-BTC", Timeframe.M1, 1, 2)
+        bar.show(progress())
+    line = next(line for line in terminal.lines[::-1] if " 50 %" in line)
+    assert line.startswith(start)
+    assert len(line.rstrip()) <= columns - 3
+
+
+def test_the_time_left_says_whose_it_is_and_the_time_gone_what_it_is() -> None:
+    assert "0:02:05 left of this market, 1,524 candles/s" in shown_on(120, progress())
+    assert "0:00:00 elapsed" in shown_on(120, progress())
+    assert told(progress(), others_follow=False) == "0:02:05 left, 1,524 candles/s"
 
 
 def test_a_line_of_the_log_stands_above_the_bar_and_breaks_none() -> None:

@@ -36,10 +36,10 @@ async def loaded(house: House, stopped: asyncio.Event, told: io.StringIO) -> boo
 async def test_wherever_it_is_ended_the_same_command_goes_on_from_there(
     how: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = asyncio.all_tasks()
     for steps in range(MOST_STEPS):
         clock = ManualClock(NOON + 30 * SECOND_MS)
         async with opened(clock) as house:
+            before = asyncio.all_tasks()
             house.exists(*range(-1_000, 1))
             house.exchange.before_answer = a_few_turns
             stopped, told = asyncio.Event(), io.StringIO()

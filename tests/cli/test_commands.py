@@ -299,7 +299,7 @@ def test_a_range_of_which_nothing_is_known_is_told_in_words(
     assert (told.exit_code, json.loads(told.stdout)) == (0, [])
     assert told.stderr == (
         "no candle of KRW-BTC 1d from 1990-01-01 00:00:00 UTC to 1990-02-01 00:00:00 UTC: the"
-        " exchange has shown nothing there yet; it counts as unproved until a second reading\n"
+        " exchange shows none there (not listed yet, or nobody traded)\n"
     )
 
 
@@ -388,12 +388,15 @@ async def test_backfill_stores_every_market_and_asks_nothing_of_it_again(tmp_pat
     async with Simulator(clock=clock) as simulator:
         asked = (*BACKFILL, "--symbols", "KRW-BTC, KRW-XRP",
                  "--rest-url", simulator.rest_url, "--ws-url", simulator.ws_url)  # fmt: skip
-        for _ in range(2):
+        for had in ("720 loaded, 0 stored before", "1 loaded, 719 stored before"):
             code, out, err = await run(*asked, data_dir=tmp_path)
             assert (code, err) == (0, "")
-            lines = out.splitlines()
+            *lines, where = out.splitlines()
             assert [line.split(":")[0] for line in lines] == ["KRW-BTC 1h", "KRW-XRP 1h"]
-            assert all("720 candles since 2025-08-16" in line for line in lines)
+            for line in lines:
+                assert "720 candles from 2025-08-16" in line
+                assert f"to 2025-09-15 00:00:00 UTC ({had})" in line
+            assert where.startswith(f"stored in {tmp_path}")
 
 
 @pytest.mark.parametrize(
@@ -452,7 +455,7 @@ async def test_ctrl_c_ends_a_backfill_and_keeps_what_is_there(tmp_path: Path) ->
     process.send_signal(signal.SIGINT)
     async with asyncio.timeout(20):
         out, err = await process.communicate()
-    assert (process.returncode, out) == (1, b"")
+    assert (process.returncode, out) == (130, b"")
     assert b"what was loaded is stored" in err
     assert len(err.splitlines()) == 1, err
     assert rows() >= 200

@@ -99,7 +99,6 @@ def test_candles_that_differ_are_told_and_end_with_1(
         (("export", "KRW-ETH", "1m", "x.csv", *SIMULATOR), "stored are KRW-BTC 1m"),
         (("export", "KRW-BTC", "7m", "x.csv", *SIMULATOR), "unknown timeframe '7m'"),
         (("export", "KRW-BTC", "1m", "x.txt", *SIMULATOR), "has to end in .csv or .parquet"),
-        (("export", "KRW-BTC", "1m", "x.csv"), "nothing is stored in"),
         (("export", "KRW-BTC", "1m", "x.csv", "--from", "soon", *SIMULATOR), "--from must be a"),
         (
             ("export", "KRW-BTC", "1m", "x.csv", "--from", "2025-02-01T00:00Z", "--to",
@@ -163,7 +162,7 @@ def test_ctrl_c_ends_an_import_with_a_sentence_and_keeps_what_is_stored(store: P
         # A terminal whose other end is gone cannot be read.
         while chunk := _read(ours):
             screen += chunk
-        assert process.wait(20) == 1
+        assert process.wait(20) == 130
     finally:
         process.kill()
         process.wait()

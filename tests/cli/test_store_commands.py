@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.storage.test_damage import COUNT, OTHER, keep
+from tests.storage.test_damage import COUNT, KEY, OTHER, WHOLE, keep
 from upbit_backbone import cli
+from upbit_backbone.clock import MINUTE_MS, utc_datetime
+from upbit_backbone.models import KST_OFFSET
 from upbit_backbone.origin import Origin
 from upbit_backbone.storage.database import FILE_NAME, Database
 
@@ -42,11 +49,71 @@ def told(monkeypatch: pytest.MonkeyPatch, data: Path, *arguments: str) -> Result
 def test_stats_tell_size_and_content(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = told(monkeypatch, data, "stats")
     assert found.exit_code == 0
-    lines = dict(line.split(":", 1) for line in found.stdout.splitlines())
+    table, _, figures = found.stdout.partition("\n\n")
+    lines = dict(line.split(":", 1) for line in figures.splitlines())
     assert lines["series"].strip() == "2"
     assert lines["candles"].strip().startswith(f"{2 * COUNT:,}")
     assert lines["last check"].strip() == "never"
     assert "simulator-1" in lines["file"]
+    first, last = (f"{open_time(at) + KST_OFFSET:%Y-%m-%d %H:%M:%S}" for at in (0, COUNT - 1))
+    assert [line.split() for line in table.splitlines()[2:]] == [
+        [key.symbol, key.timeframe.value, *first.split(), *last.split(), f"{COUNT:,}"]
+        for key in sorted((KEY, OTHER))
+    ]
+
+
+def open_time(number: int) -> datetime:
+    return utc_datetime(WHOLE.start_ms + number * MINUTE_MS)
+
+
+def test_stats_list_the_series_in_json_too(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = json.loads(told(monkeypatch, data, "stats", "--json").stdout)
+    assert found["rows"] == 2 * COUNT
+    assert found["contents"] == [
+        {
+            "symbol": key.symbol,
+            "timeframe": key.timeframe.value,
+            "first_open_time": open_time(0).isoformat(),
+            "last_open_time": open_time(COUNT - 1).isoformat(),
+            "candles": COUNT,
+        }
+        for key in sorted((KEY, OTHER))
+    ]
+
+
+def test_stats_know_of_the_last_check(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told(monkeypatch, data, "check")
+    found = told(monkeypatch, data, "stats").stdout.splitlines()
+    (line,) = (line for line in found if line.startswith("last check:"))
+    assert re.fullmatch(r"last check: +20\d\d-\d\d-\d\d \d\d:\d\d:\d\d KST", line)
+
+
+def test_a_database_of_another_program_is_left_as_it_is(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = data / "simulator-1" / FILE_NAME
+    path.unlink()
+    with closing(sqlite3.connect(path)) as sql:
+        sql.execute("CREATE TABLE t (a)")
+    content = path.read_bytes()
+    monkeypatch.setenv("UPBIT_BACKBONE_DATA_DIR", str(data))
+    file = str(data / "x.csv")
+    for arguments in (
+        ("db", "stats"),
+        ("db", "check"),
+        ("db", "backup", str(data / "b.sqlite3")),
+        ("db", "vacuum"),
+        ("db", "export", "KRW-BTC", "1m", file),
+        ("candles", "KRW-BTC", "1m", "--count", "1"),
+    ):
+        found = CliRunner().invoke(cli.app, [*arguments, *SIMULATOR])
+        assert (found.exit_code, found.stdout) == (1, "")
+        assert found.stderr == (
+            f"{path} is a SQLite database of another program, and is left as it is: move it away,"
+            " or choose another data folder (--data-dir)\n"
+        )
+        assert path.read_bytes() == content
+    assert {name.name for name in path.parent.iterdir() if "lock" not in name.name} == {FILE_NAME}
 
 
 def test_a_check_says_whole_or_what_is_wrong(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,6 +128,8 @@ def test_a_check_says_whole_or_what_is_wrong(data: Path, monkeypatch: pytest.Mon
     found = told(monkeypatch, data, "check")
     assert found.exit_code == 1
     assert "is damaged: when the program starts next" in found.stderr
+    assert found.stderr.count("\n") == 1
+    assert json.loads(told(monkeypatch, data, "check", "--json").stdout)["problems"]
     assert "found damaged" in told(monkeypatch, data, "stats").stdout
 
 
@@ -86,9 +155,17 @@ def test_a_backup_is_made_and_restored(
     ("arguments", "code", "sentence"),
     [
         (("restore", "nothing.sqlite3"), 2, "there is no file"),
+        (("restore", "data"), 2, "is a folder: expected a file"),
+        (("restore", "README.md"), 2, "README.md is no backup of a store"),
         (("backup", "/nowhere/at/all.sqlite3"), 2, "there is no folder"),
         (("backup",), 2, "Missing argument"),
+        (("stats", "--data-dir", ""), 2, "must name a folder, was empty"),
         (("stats", "--data-dir", "empty"), 1, "nothing is stored of 'simulator-1'"),
+        (
+            ("export", "KRW-BTC", "1m", "x.csv", "--data-dir", "empty"),
+            1,
+            "nothing is stored of 'simulator-1'",
+        ),
     ],
 )
 def test_what_cannot_be_is_one_line_on_standard_error(
@@ -100,6 +177,7 @@ def test_what_cannot_be_is_one_line_on_standard_error(
     sentence: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "README.md").write_text("# Candles\n" * 400)
     found = told(monkeypatch, data, *arguments)
     assert found.exit_code == code
     assert sentence in found.stderr
@@ -134,5 +212,5 @@ cli.main()
     assert process.stdout.readline() == "copying\n"
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
-    assert (process.returncode, errors) == (1, "stopped: no backup was made\n")
+    assert (process.returncode, errors) == (130, "stopped: no backup was made\n")
     assert {path.name for path in tmp_path.iterdir()} == {"data"}

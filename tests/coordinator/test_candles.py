@@ -369,6 +369,47 @@ async def test_the_latest_candles_end_above_a_failed_page(noon: ManualClock) -> 
     assert isinstance(response.error, TransportError)
 
 
+async def test_the_latest_candles_are_the_newest_stored_ones_while_nothing_can_be_had(
+    noon: ManualClock,
+) -> None:
+    exchange = FakeExchangeSource(noon, every_minute(60_000))
+    store = FakeStore(exchange)
+    coordinator = coordinator_on(store, noon)
+
+    async def fail(_: BackboneRequest) -> None:
+        raise TransportError("not reached")
+
+    exchange.before_answer = fail
+    store.known.add(NOON - 9_500 * M, NOON - 9_000 * M)
+    store.known.add(NOON - 40_000 * M, NOON - 39_000 * M)
+    response = await coordinator.fetch(asked(end_ms=NOON, count=300))
+    assert minutes(response) == list(range(-9_300, -9_000))
+    assert holes(response.metadata.missing) == [(-9_000, 0)]
+    assert {span.reason for span in response.metadata.missing} == {"not reached"}
+    assert isinstance(response.error, TransportError)
+    assert response.metadata.source != "rest"
+    fewer = await coordinator.fetch(asked(end_ms=NOON, count=1_000))
+    assert minutes(fewer) == list(range(-9_500, -9_000))
+    assert holes(fewer.metadata.missing) == [(None, -9_500), (-9_000, 0)]
+    before = await coordinator.fetch(asked(end_ms=NOON - 20_000 * M, count=7))
+    assert minutes(before) == list(range(-39_007, -39_000))
+
+
+async def test_what_is_stored_can_be_had_without_asking_the_exchange(noon: ManualClock) -> None:
+    exchange = FakeExchangeSource(noon, every_minute(6_000))
+    store = FakeStore(exchange)
+    coordinator = coordinator_on(store, noon)
+    nothing = await coordinator.fetch(asked(count=300, reach=Reach.STORED))
+    assert (minutes(nothing), nothing.error) == ([], None)
+    assert len(nothing.metadata.missing) == 1
+    store.known.add(NOON - 950 * M, NOON - 900 * M)
+    response = await coordinator.fetch(asked(count=300, reach=Reach.STORED))
+    assert minutes(response) == list(range(-950, -900))
+    assert (response.success, response.error) == (False, None)
+    assert holes(response.metadata.missing) == [(None, -950), (-900, 1)]
+    assert exchange.requests == []
+
+
 async def test_the_first_candles_end_below_a_failed_page(noon: ManualClock) -> None:
     exchange = FakeExchangeSource(noon, every_minute(3_000))
     coordinator = coordinator_on(FakeStore(exchange), noon)
@@ -959,3 +1000,26 @@ async def test_a_file_that_is_busy_at_the_deadline_leaves_what_was_had_before(
     (span,) = response.metadata.missing
     assert found == (whole[-len(found) :] if start_ms is None else whole[: len(found)])
     assert "the time given ended" in span.reason
+
+
+@pytest.mark.parametrize(
+    ("priority", "most"),
+    [(Priority.CRITICAL, PARALLEL_PAGES), (Priority.HIGH, 2), (Priority.NORMAL, 2)],
+)
+async def test_under_load_a_call_has_fewer_pages_in_flight_but_not_a_critical_one(
+    noon: ManualClock, priority: Priority, most: int
+) -> None:
+    exchange = FakeExchangeSource(noon, every_minute(2_000))
+
+    async def take_a_turn(_: BackboneRequest) -> None:
+        await asyncio.sleep(0)
+
+    exchange.before_answer = take_a_turn
+    coordinator = Coordinator(
+        FakeStore(exchange), clock=noon, rng=NoChance(), parallelism=lambda most: most // 2
+    )
+    response = await coordinator.fetch(
+        asked(start_ms=NOON - 1_999 * M, end_ms=NOON, priority=priority)
+    )
+    assert len(response.data) == 1_999
+    assert exchange.most_at_once == most

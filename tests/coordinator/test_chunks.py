@@ -285,9 +285,9 @@ async def test_nothing_is_begun_before_the_first_stretch_is_asked_for(noon: Manu
 
 async def test_while_others_suffer_low_waits_and_says_for_what_load(noon: ManualClock) -> None:
     exchange = FakeExchangeSource(noon, every_minute(900))
-    loads: list[float | None] = [78.2, 71.0, None]
+    loads: list[str | None] = ["load 78 %", "load 71 %", None]
 
-    def shedding() -> float | None:
+    def shedding() -> str | None:
         return loads[0] if len(loads) == 1 else loads.pop(0)
 
     coordinator = coordinator_on(FakeStore(exchange), noon, shedding=shedding)
@@ -299,7 +299,7 @@ async def test_while_others_suffer_low_waits_and_says_for_what_load(noon: Manual
     assert sum([len(piece) async for piece in chunks]) == 400
     assert told[0] == ("waiting for load", "load 78 %")
     assert ("running", "") in told
-    loads[:] = [99.0]
+    loads[:] = ["load 99 %"]
     normal = await coordinator.fetch(asked(start_ms=NOON - 500 * M, end_ms=NOON))
     assert len(normal.data) == 500, "only LOW gives way"
     await coordinator.stop()
@@ -414,6 +414,71 @@ async def test_seconds_from_long_ago_are_missing_with_the_reason(noon: ManualClo
     assert too_old[-1].end.timestamp() * 1_000 == Timeframe.S1.floor_ms(
         noon.now_ms() - SECONDS_DEPTH_MS
     )
+    await coordinator.stop()
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+async def test_what_lies_before_the_first_candle_leaves_the_total_and_is_no_speed(
+    noon: ManualClock, newest_first: bool
+) -> None:
+    exchange = FakeExchangeSource(noon, every_minute(3_000))
+    coordinator = coordinator_on(FakeStore(exchange), noon)
+    events: list[Progress] = []
+
+    async def a_second(_: BackboneRequest) -> None:
+        noon.advance(1.0)
+
+    exchange.before_answer = a_second
+    chunks = coordinator.chunks(
+        asked(start_ms=0, end_ms=NOON, priority=LOW),
+        newest_first=newest_first,
+        on_progress=events.append,
+    )
+    assert sum([len(piece) async for piece in chunks]) == 3_000
+    assert [event.done for event in events] == sorted(event.done for event in events)
+    assert chunks.progress.total == chunks.progress.done == chunks.progress.new == 3_000
+    if not newest_first:
+        searching = [event for event in events if not event.candles]
+        assert searching
+        assert {(event.done, event.time_left_s) for event in searching} == {(0, None)}
+        under_way = [event for event in events if 400 <= event.candles < 3_000]
+        for event in under_way:
+            assert event.time_left_s is not None
+            pages = (3_000 - event.candles) / 200
+            assert pages / 2 <= event.time_left_s <= pages * 2, event
+    await coordinator.stop()
+
+
+async def test_what_is_stored_is_no_speed(noon: ManualClock) -> None:
+    exchange = FakeExchangeSource(noon, every_minute(4_000))
+    store = FakeStore(exchange)
+    store.known.add(NOON - 4_000 * M, NOON - 1_000 * M)
+    coordinator = coordinator_on(store, noon)
+    events: list[Progress] = []
+
+    async def a_second(_: BackboneRequest) -> None:
+        noon.advance(1.0)
+
+    exchange.before_answer = a_second
+    request = asked(start_ms=NOON - 4_000 * M, end_ms=NOON, priority=LOW)
+    chunks = coordinator.chunks(request, on_progress=events.append)
+    assert sum([len(piece) async for piece in chunks]) == 4_000
+    loading = [event for event in events if event.state == "running"]
+    assert [event.done for event in loading] == [3_200, 3_400, 3_600, 3_800, 4_000]
+    assert {event.candles_per_s for event in loading} == {200.0}
+    assert [event.time_left_s for event in loading] == [4.0, 3.0, 2.0, 1.0, 0.0]
+    assert (chunks.progress.candles, chunks.progress.new) == (4_000, 1_000)
+    await coordinator.stop()
+
+
+async def test_seconds_that_are_kept_no_more_are_not_in_the_total(noon: ManualClock) -> None:
+    opens = [NOON - n * SECOND_MS for n in range(1, 500)]
+    exchange = FakeExchangeSource(noon, opens, Timeframe.S1)
+    coordinator = coordinator_on(FakeStore(exchange), noon)
+    chunks = coordinator.chunks(asked(Timeframe.S1, NOON - 200 * DAY_MS, NOON, priority=LOW))
+    assert chunks.progress.total <= SECONDS_DEPTH_MS // SECOND_MS
+    assert sum([len(piece) async for piece in chunks]) == 499
+    assert chunks.progress.total == chunks.progress.done == 499
     await coordinator.stop()
 
 

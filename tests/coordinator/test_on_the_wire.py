@@ -43,9 +43,9 @@ async def test_189_symbols_in_tens_are_19_requests_on_the_wire(
         await manager.initialize()
         try:
             symbols = tuple(market.symbol for market in await manager.api.get_markets())[:189]
-            assert manager._coordinator is not None
             request = BackboneRequest(data_type, symbols, max_age=0.0)
-            response = await manager._coordinator.fetch(request)
+            number = await manager.event_bus.publish_data_request(request)
+            response = await manager.event_bus.answer(number)
             assert [value.symbol for value in response.data] == list(symbols)
             assert await served(simulator, data_type.value) == 19
             assert response.metadata.split_info == "19 requests"

@@ -413,11 +413,12 @@ async def test_whichever_trades_are_late_by_seconds_all_of_the_range_are_had(
 
 
 async def test_low_waits_between_pages_while_others_suffer_from_the_load() -> None:
-    source, load = FakeTrades(ManualClock(NOW), STAMPS), None
+    source = FakeTrades(ManualClock(NOW), STAMPS)
+    load: str | None = None
 
     async def suffer_from_the_second_on(_: BackboneRequest) -> None:
         nonlocal load
-        load = 78.0 if len(source.requests) == 2 else None
+        load = "load 78 %" if len(source.requests) == 2 else None
 
     source.before_answer = suffer_from_the_second_on
     coordinator = Coordinator(source, clock=source.clock, rng=NoChance(), shedding=lambda: load)

@@ -188,3 +188,31 @@ async def test_pages_of_the_store_s_own_have_their_turn_among_all_low_requests(
     )
     own = [page for page in loaded[first_of_the_load:] if page.request_id != low.request_id]
     assert own, "both went on"
+
+
+@pytest.mark.steered_time
+async def test_after_a_wait_for_the_load_pages_begin_no_faster_than_they_may() -> None:
+    rate: float | None = 1.0
+    flights = Flights(0.01)
+    flights.turns = LowTurns(LoopClock(), pages_per_s=lambda: rate)
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    load = asyncio.create_task(flights.fly("load", 100))
+    await asyncio.sleep(3.5)
+    assert len(flights.begun) == 4, "one at once, and one each second"
+    rate = 4.0
+    await asyncio.sleep(2.0)
+    assert len(flights.begun) == pytest.approx(4 + 7, abs=1), "from the next turn on"
+    rate = None
+    await load
+    assert loop.time() - began_s < 8
+
+
+def test_a_rate_never_makes_low_faster_than_turns_do() -> None:
+    keeper = TurnKeeper()
+    keeper.begin("a", 0.0)
+    assert keeper.wait_s(0.0, 100.0) == pytest.approx(LOW_SPACING_S)
+    assert keeper.wait_s(0.0, 2.0) == pytest.approx(0.5)
+    keeper.end()
+    assert keeper.wait_s(0.2, 2.0) == pytest.approx(0.3)
+    assert keeper.wait_s(0.2) == 0.0

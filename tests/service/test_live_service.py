@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from datetime import timedelta
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -214,4 +215,19 @@ async def test_a_cancelled_start_leaves_nothing_behind(tmp_path: Path) -> None:
         await asyncio.sleep(delay_s)
         start.cancel()
         await asyncio.wait([start])
+        await manager.shutdown()
+
+
+async def test_low_pages_of_the_store_and_of_long_loads_wait_in_one_line(
+    simulator: Simulator, config_of: ConfigOf
+) -> None:
+    manager = BackboneManager(config_of(simulator))
+    await manager.initialize()
+    try:
+        assert manager._storage is not None
+        assert manager._coordinator is not None
+        low_turn = manager._storage._low_turn
+        assert isinstance(low_turn, partial)
+        assert low_turn.func.__self__ is manager._coordinator._pages._turns  # type: ignore[attr-defined]
+    finally:
         await manager.shutdown()

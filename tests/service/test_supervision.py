@@ -291,7 +291,7 @@ async def test_starting_and_stopping_have_a_limit(caplog: pytest.LogCaptureFixtu
     house = House()
     house.starts_take_s = 60.0
     began_s = house.now()
-    with pytest.raises(StorageUnavailableError, match="layer_1 did not start within 5 s"):
+    with pytest.raises(TransportError, match="layer_1 did not start within 5 s"):
         await house.kept.start()
     assert house.now() - began_s == pytest.approx(5, abs=0.01)
     assert house.lives == ["1 ends"]

@@ -11,7 +11,7 @@ from upbit_backbone.simulator.server import Simulator
 
 NOON = datetime(2025, 9, 15, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
-DOWN = "direct: api → coordinator → storage"
+DOWN = "bus: api → coordinator → storage"
 
 
 def story(answer: tuple[CandleSeries, BackboneMetadata]) -> tuple[Any, ...]:

@@ -230,6 +230,36 @@ async def test_history_that_the_exchange_shows_no_more_is_kept(
         assert rows_in(tmp_path) == before
 
 
+@pytest.mark.parametrize("newest", [MANY + 1, 60])
+async def test_a_node_that_lags_for_a_minute_takes_no_candles(
+    tmp_path: Path, clock: ManualClock, newest: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    # What it finds at last is told.
+    exchange = LyingExchange(clock, minutes(*range(1, 3 * MANY)))
+    async with opened(tmp_path, exchange, clock, rng=Random(1)) as storage:
+        await fill(storage)
+        before = rows_in(tmp_path)
+        # It shows nothing of the newest, or nothing at all of what is stored, but older ones.
+        exchange.opens = set(minutes(*range(newest, 3 * MANY)))
+        await a_day_later(clock, storage, 0) if newest > MANY else await a_day_later(clock, storage)
+        for _ in range(3):
+            clock.advance(EVERY_MS / SECOND_MS)
+            asked_before = len(exchange.requests)
+            await eventually(lambda before=asked_before: len(exchange.requests) >= before + PAGES)  # type: ignore[misc]
+        await asyncio.sleep(0.05)
+        assert rows_in(tmp_path) == before
+        assert storage.self_audit is not None
+        assert storage.self_audit.vanished == 0
+        # One that is missing below what the exchange shows is gone.
+        exchange.opens = set(minutes(*range(1, 3 * MANY))) - set(minutes(75))
+        for _ in range(3):
+            clock.advance(EVERY_MS / SECOND_MS)
+            for _ in range(PAGES):
+                await asyncio.sleep(0.05)
+                clock.advance(61)
+        await eventually(lambda: len(rows_in(tmp_path)) == len(before) - 1)
+
+
 async def test_the_figure_and_what_is_left_survive_a_restart(
     tmp_path: Path, clock: ManualClock
 ) -> None:
@@ -434,6 +464,21 @@ def test_imported_candles_come_first_when_they_are_wished_for() -> None:
             )
             assert page is not None
             assert page.start_ms < imported.end_ms
+
+
+def test_an_imported_stretch_without_a_candle_has_nothing_to_draw() -> None:
+    file = File()
+    quiet = SeriesKey("KRW-ETH", Timeframe.M1)
+    imported = KnownSpan(NOON - 900 * M, NOON, "complete", IMPORTED, "imported from q.csv", 1)
+    with closing(file.raw):
+        file.put(quiet, [], imported)
+        file.put(KEY, minutes(*range(100, 0, -1)), known(NOON - 100 * M, NOON))
+        for seed in range(3):
+            page = draw_page(
+                file.sql, rng=Random(seed), now_ms=NOON + DAY_MS, simulated=False, imported=True
+            )
+            assert page is not None
+            assert page.key == KEY
 
 
 # What is written.

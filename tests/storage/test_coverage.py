@@ -126,6 +126,27 @@ async def test_the_file_merges_as_memory_does(ops: list[Put]) -> None:
     assert [one[:4] for one in stored] == [one[:4] for one in coverage]
 
 
+async def test_spans_that_could_be_one_lie_side_by_side_and_the_next_writing_makes_them_one(
+    tmp_path: Path,
+) -> None:
+    database = Database(tmp_path, Origin("test"))
+    await database.open()
+    rows = [(*KEY, *span(0, 5)), (*KEY, *span(5, 8))]
+    try:
+        await database.write(
+            lambda sql: sql.executemany(
+                "INSERT INTO coverage VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [(symbol, timeframe.value, *one) for symbol, timeframe, *one in rows],
+            )
+        )
+        await database.write(lambda sql: put_spans(sql, KEY, (span(4, 9),)))
+        # Two that overlap would be damage.
+        stored = (await database.read(read_coverage))[KEY]
+    finally:
+        await database.close()
+    assert [one[:2] for one in stored] == [(0, 9)]
+
+
 async def test_a_live_candle_makes_the_span_before_it_longer(tmp_path: Path) -> None:
     database = Database(tmp_path, Origin("test"))
     await database.open()

@@ -15,6 +15,7 @@ from tests.eventually import eventually
 from tests.manual_clock import ManualClock
 from tests.storage.opening import rows_in, spans_in
 from upbit_backbone.clock import MINUTE_MS, utc_datetime
+from upbit_backbone.errors import StorageOriginError
 from upbit_backbone.models import Candle, CandleSeries, Timeframe
 from upbit_backbone.origin import Origin
 from upbit_backbone.storage import live_writes
@@ -157,3 +158,76 @@ async def test_what_one_series_tells_is_written_in_the_order_in_which_it_came(
         (3 * MINUTE_MS, 4 * MINUTE_MS, "complete", "", LIVE),
     ]
     assert [row[1] for row in rows_in(tmp_path, live.key.table)] == [5.0, 5.0, 5.0, 7.0]
+
+
+class WritesFail:
+    """A writer in which each transaction meets an error, some of them or all."""
+
+    def __init__(self, one: Opened, error: Exception) -> None:
+        self.failing = True
+        self.tried = 0
+        run = one.database._transaction
+
+        def transaction(sql: Any, works: Any) -> Any:
+            self.tried += 1
+            if self.failing:
+                raise error
+            return run(sql, works)
+
+        one.database._transaction = transaction  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("error", [MemoryError("no memory"), StorageOriginError("another one")])
+async def test_what_an_unexpected_error_kept_from_the_file_is_asked_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    live = [series_named(number) for number in range(3)]
+    for one in live:
+        one.whole_from_ms = 0
+    async with opened(tmp_path) as file:
+        fails = WritesFail(file, error)
+        for one in live:
+            file.writes.add(one, closing(one, 0))
+        await eventually(lambda: not file.writes._writing)
+        fails.failing = False
+        # They are whole only from there on: what lies below is a seam.
+        assert [one.whole_from_ms for one in live] == [MINUTE_MS] * 3
+        told = str(file.writes.fault or file.health.failure)
+        assert told == str(error)
+        for one in live:
+            file.writes.add(one, closing(one, 1))
+        await eventually(lambda: file.stored == 3)
+    assert len([line for line in caplog.records if line.levelname != "DEBUG"]) <= 2
+    assert len(spans_in(tmp_path)) == 3
+
+
+async def test_a_loss_is_written_once_it_can_be_whatever_kept_it_from_the_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_writes, "AGAIN_S", 0.01)
+    live = series_named(0)
+    lost = KnownSpan(MINUTE_MS, 3 * MINUTE_MS, "unknown", "outage: cut off", LIVE, 0)
+    async with opened(tmp_path) as file:
+        for minute in range(3):
+            file.writes.add(live, closing(live, minute))
+        await eventually(lambda: file.stored == 3)
+        fails = WritesFail(file, MemoryError("no memory"))
+        file.writes.add(live, LiveProof((), (lost,)))
+        await eventually(lambda: fails.tried > 2)
+        assert file.writes.losses() == {live.key: [lost]}
+        fails.failing = False
+        await eventually(lambda: not file.writes.losses())
+    assert [span[2] for span in spans_in(tmp_path)] == ["complete", "unknown"]
+
+
+async def test_without_a_writer_what_is_gathered_stays_until_there_is_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_writes, "AGAIN_S", 0.01)
+    live = series_named(0)
+    async with opened(tmp_path) as file:
+        file.database._writes = False
+        file.writes.add(live, closing(live, 0))
+        await eventually(lambda: "nothing can be stored" in caplog.text)
+        file.database._writes = True
+        await eventually(lambda: file.stored == 1)

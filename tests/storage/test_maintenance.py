@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import sqlite3
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, closing
 from functools import partial
@@ -407,6 +409,76 @@ async def test_a_file_that_cannot_be_looked_after_is_tried_again_later(
         finally:
             running.cancel()
             await asyncio.wait([running])
+
+
+async def test_an_unexpected_error_does_not_end_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with looked_after(tmp_path) as kept:
+        await kept.database.write(keep)
+
+        def fails(*_: object, **__: object) -> None:
+            raise OSError(errno.ESTALE, "Stale file handle")
+
+        running = asyncio.create_task(kept.work.run())
+        try:
+            with monkeypatch.context() as patch:
+                patch.setattr("upbit_backbone.storage.maintenance.read_figures", fails)
+                await eventually(lambda: kept.work.fault)
+                await asyncio.sleep(0.02)
+            await eventually(lambda: kept.work.figures and not kept.work.fault)
+            assert not kept.work.damage
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+    assert caplog.text.count("could not be looked after") == 1
+
+
+async def test_only_damage_is_told_as_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with looked_after(tmp_path) as kept:
+        await kept.database.write(keep)
+        errors: list[Exception] = [
+            sqlite3.IntegrityError("datatype mismatch"),
+            sqlite3.DatabaseError("Could not decode to UTF-8 column 'symbol'"),
+        ]
+        met = 0
+
+        def fails(*_: object, **__: object) -> None:
+            nonlocal met
+            met += 1
+            raise errors[0]
+
+        monkeypatch.setattr("upbit_backbone.storage.maintenance.read_figures", fails)
+        running = asyncio.create_task(kept.work.run())
+        try:
+            await eventually(lambda: met > 2)
+            assert not kept.work.damage
+            errors.pop(0)
+            await eventually(lambda: kept.work.damage)
+        finally:
+            running.cancel()
+            await asyncio.wait([running])
+
+
+async def test_which_series_were_used_is_noted_at_the_end_without_waiting(tmp_path: Path) -> None:
+    go_on = threading.Event()
+    async with looked_after(tmp_path) as kept:
+        await kept.database.write(keep)
+        busy = kept.database.enqueue(lambda sql: go_on.wait(10))
+        kept.work.used(KEY)
+        async with asyncio.timeout(5):
+            await kept.work.finish()
+        assert not busy.done()
+        go_on.set()
+        await busy
+        await kept.database.close()
+        with closing(sqlite3.connect(tmp_path / FILE_NAME)) as sql:
+            assert sql.execute("SELECT symbol FROM usage").fetchall() == [(KEY.symbol,)]
+        # Somebody has looked at memory since.
+        kept.work.used(KEY)
+        await kept.work.finish()
 
 
 def test_nothing_is_left_in_the_folder_but_the_file_and_its_lock() -> None:

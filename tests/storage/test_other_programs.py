@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
+from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -19,6 +23,7 @@ from tests.storage.test_whole_answers import (
     at_once,
     candle,
     committed,
+    missing,
     opens,
     page,
     quiet,
@@ -29,8 +34,11 @@ from tests.storage.test_whole_answers import (
 from upbit_backbone.models import Timeframe
 from upbit_backbone.storage import other_programs
 from upbit_backbone.storage.candle_tables import SeriesKey
-from upbit_backbone.storage.coverage import REST, KnownSpan
+from upbit_backbone.storage.coverage import REST, Coverage, KnownSpan
 from upbit_backbone.storage.coverage_table import put_spans, read_coverage
+from upbit_backbone.storage.database import FILE_NAME
+from upbit_backbone.storage.other_programs import OtherPrograms
+from upbit_backbone.storage.series_memory import MemoryTier
 from upbit_backbone.storage.storage import Storage
 
 __all__ = ["at_once"]
@@ -47,6 +55,10 @@ def clock() -> ManualClock:
 @pytest.fixture
 def source(clock: ManualClock) -> FakeExchangeSource:
     return FakeExchangeSource(clock, [NOON + n * M for n in range(-300, 60)])
+
+
+def has_read(storage: Storage, before: int) -> bool:
+    return storage._others.readings > before
 
 
 async def proved(storage: Storage, key: SeriesKey, minute: int) -> None:
@@ -135,6 +147,29 @@ async def test_of_two_streams_that_differ_the_one_holds_that_is_in_the_file(
         assert (await mine.fetch(stored(3, 4))).data.volume.tolist() == [1.0]
 
 
+async def test_a_candle_that_was_on_its_way_when_another_stream_differed_is_read_again(
+    tmp_path: Path,
+    clock: ManualClock,
+    source: FakeExchangeSource,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with quiet(tmp_path, source, clock) as mine, quiet(tmp_path, source, clock) as other:
+        tell_live(mine, clock, said(3, 4, "complete", clock), candle(3, volume=9.0))
+        await committed(mine)
+        mine._series(KEY).drop()
+        reads = HeldReads(mine, monkeypatch)
+        answer = asyncio.create_task(mine.fetch(stored(3, 4)))
+        await eventually(lambda: reads.held)
+        reads.holding = False
+        tell_live(other, clock, said(3, 4, "complete", clock), candle(3, volume=1.0))
+        await committed(other)
+        await proved(mine, OTHER, 50)
+        await eventually(lambda: mine._others.readings)
+        await eventually(lambda: not mine._others._tasks._tasks)
+        reads.release()
+        assert (await answer).data.volume.tolist() == [1.0]
+
+
 async def test_a_ledger_that_cannot_be_read_is_read_later(
     tmp_path: Path,
     clock: ManualClock,
@@ -152,3 +187,108 @@ async def test_a_ledger_that_cannot_be_read_is_read_later(
         await eventually(lambda: mine._known(OTHER).at(NOON))
         in_file: dict[SeriesKey, Any] = await mine._database.read(read_coverage)
         assert len(in_file[OTHER]) == 2
+
+
+async def test_a_loss_that_cannot_be_written_yet_is_not_taken_back_by_another_programs_commit(
+    tmp_path: Path, clock: ManualClock, source: FakeExchangeSource
+) -> None:
+    async with quiet(tmp_path, source, clock) as mine, quiet(tmp_path, source, clock) as other:
+        for minute in range(5):
+            tell_live(mine, clock, said(minute, minute + 1, "complete", clock), candle(minute))
+        await committed(mine)
+        assert opens(await mine.fetch(stored(0, 5))) == set(range(5))
+        await proved(other, OTHER, 0)
+        with closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as third:
+            third.execute("BEGIN IMMEDIATE")
+            tell_live(mine, clock, said(2, 5, "unknown", clock))
+            assert opens(await mine.fetch(stored(0, 5))) == {0, 1}
+            for _ in range(2):
+                readings = mine._others.readings
+                mine._others.have_written()
+                await eventually(partial(has_read, mine, readings))
+            # It follows in the file what the other one has written, and keeps to what it lost.
+            await eventually(lambda: mine._known(OTHER).at(NOON))
+            response = await mine.fetch(stored(0, 5))
+            assert (opens(response), missing(response)) == ({0, 1}, {2, 3, 4})
+            third.execute("ROLLBACK")
+        await committed(mine)
+        assert [one.state for one in await spans_of(mine, KEY)] == ["complete", "unknown"]
+        assert mine._live_writes.losses() == {}
+
+
+async def spans_of(storage: Storage, key: SeriesKey) -> list[KnownSpan]:
+    in_file = await storage._database.read(read_coverage)
+    return list(in_file[key])
+
+
+async def test_live_candles_that_no_other_program_has_changed_stay_in_memory(
+    tmp_path: Path, clock: ManualClock, source: FakeExchangeSource
+) -> None:
+    async with quiet(tmp_path, source, clock) as mine, quiet(tmp_path, source, clock) as other:
+        for minute in range(0, 6, 2):
+            tell_live(mine, clock, said(minute, minute + 1, "complete", clock), candle(minute))
+            tell_live(mine, clock, said(minute + 1, minute + 2, "empty", clock))
+        await committed(mine)
+        assert opens(await mine.fetch(stored(0, 6))) == {0, 2, 4}
+        reads = mine._database_reads
+        for minute in range(5):
+            readings = mine._others.readings
+            await proved(other, OTHER, 2 * minute)
+            await proved(mine, SeriesKey("KRW-XRP", Timeframe.M1), 2 * minute)
+            await eventually(partial(has_read, mine, readings))
+            await eventually(partial(mine._known(OTHER).at, NOON + 2 * minute * M))
+        await eventually(lambda: not mine._others._is_due)
+        assert opens(await mine.fetch(stored(0, 6))) == {0, 2, 4}
+        assert mine._database_reads == reads
+
+
+async def test_no_turn_of_the_loop_follows_more_than_a_few_series() -> None:
+    many = 20 * other_programs.TOGETHER
+    coverage = {SeriesKey(f"KRW-T{number}", Timeframe.M1): Coverage() for number in range(many)}
+    told: list[SeriesKey] = []
+    others = OtherPrograms(
+        cast(Any, None),
+        coverage,
+        MemoryTier(1 << 20),
+        known=coverage.__getitem__,
+        taken_over=told.append,
+        losses=dict,
+        empty=cast(Any, None),
+        health=cast(Any, None),
+        pause_s=0.0,
+    )
+    span = KnownSpan(NOON, NOON + M, "complete", "", REST, NOON)
+    following = asyncio.create_task(
+        others._take_over({key: Coverage([span]) for key in coverage}, dict.fromkeys(coverage, 0))
+    )
+    in_turn = []
+    while not following.done():
+        before = len(told)
+        await asyncio.sleep(0)
+        in_turn.append(len(told) - before)
+    assert await following
+    assert len(told) == many
+    # A turn of this loop may see what happened in two.
+    assert max(in_turn) <= 2 * other_programs.TOGETHER
+
+
+async def test_an_unexpected_error_is_told_and_the_file_is_followed_later(
+    tmp_path: Path,
+    clock: ManualClock,
+    source: FakeExchangeSource,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with quiet(tmp_path, source, clock) as mine, quiet(tmp_path, source, clock) as other:
+
+        async def fails(work: Any) -> Any:
+            raise MemoryError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(mine._database, "read", fails)
+            await proved(other, OTHER, 0)
+            await proved(mine, OTHER, 50)
+            await eventually(lambda: mine.status().health == "degraded")
+        await eventually(lambda: mine._known(OTHER).at(NOON))
+        await eventually(lambda: mine.status().health == "healthy")
+    assert caplog.text.count("is not taken over yet") == 1

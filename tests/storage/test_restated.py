@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
 from tests.manual_clock import ManualClock
 from tests.storage.fake_exchange import SYMBOL, FakeExchangeSource, asked, market, row_of
 from tests.storage.opening import rows_in, spans_in
+from tests.storage.test_live_candles import whole
 from tests.storage.test_whole_answers import (
     KEY,
     NOON,
@@ -30,7 +34,9 @@ from upbit_backbone.errors import UnknownSymbolError
 from upbit_backbone.models import Timeframe
 from upbit_backbone.protocol import BackboneRequest, BackboneResponse, DataType, Reach
 from upbit_backbone.storage.coverage import FOREVER_MS, LIVE, REST, KnownSpan
-from upbit_backbone.storage.coverage_table import put_spans
+from upbit_backbone.storage.coverage_table import put_spans, read_proved
+from upbit_backbone.storage.live_candles import LiveSeries
+from upbit_backbone.storage.sql import Sql
 from upbit_backbone.storage.storage import Storage
 
 __all__ = ["at_once"]
@@ -118,13 +124,126 @@ async def test_an_hour_is_built_again_when_one_of_its_minutes_has_changed(
         clock.advance(1)
         source.opens -= {NOON + 59 * M}
         source.opens |= {NOON - 700 * M}
-        await storage.fetch(page(-60, 60))
+        # That the newest candle is gone takes two readings.
+        for seconds in (0, 60):
+            clock.advance(seconds)
+            await storage.fetch(page(-60, 60))
         after = await hours(storage)
         assert after.success
         minutes = await storage.fetch(stored(0, 60))
         assert after.data.volume[-1] == pytest.approx(minutes.data.volume.sum())
         assert after.data.volume[-1] < before.data.volume[-1]
         assert after.data.volume[0] == before.data.volume[0]
+
+
+async def test_an_hour_whose_minutes_change_while_it_is_built_is_not_stored(
+    tmp_path: Path,
+    clock: ManualClock,
+    source: FakeExchangeSource,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with quiet(tmp_path, source, clock) as storage:
+        await storage.fetch(page(-60, 60))
+        clock.advance(60)
+        read = storage._database.read
+
+        async def overtaken(work: Callable[[Sql], Any]) -> Any:
+            found = await read(work)
+            if isinstance(work, partial) and work.func is read_proved:
+                monkeypatch.setattr(storage._database, "read", read)
+                revised = candle(59, "revised", 1e9)
+                tell_live(storage, clock, said(59, 60, "complete", clock), revised)
+                await committed(storage)
+            return found
+
+        monkeypatch.setattr(storage._database, "read", overtaken)
+        # The hour before was not built of it, but in one piece with the one that was.
+        assert not (await hours(storage)).success
+        assert not [span for span in spans_in(tmp_path) if span[4].startswith("built")]
+        clock.advance(1)
+        await storage.fetch(page(-60, 60))
+        after = await hours(storage)
+        assert after.success
+        minutes = await storage.fetch(stored(0, 60))
+        assert after.data.volume[-1] == pytest.approx(minutes.data.volume.sum())
+
+
+async def test_an_hour_is_not_stored_of_minutes_that_a_page_restates_meanwhile(
+    tmp_path: Path,
+    clock: ManualClock,
+    source: FakeExchangeSource,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with quiet(tmp_path, source, clock) as storage:
+        await storage.fetch(page(-60, 60))
+        clock.advance(60)
+        read = storage._database.read
+
+        async def overtaken(work: Callable[[Sql], Any]) -> Any:
+            found = await read(work)
+            if isinstance(work, partial) and work.func is read_proved:
+                monkeypatch.setattr(storage._database, "read", read)
+                source.opens.discard(NOON + 30 * M)
+                await storage.fetch(page(20, 60))
+            return found
+
+        monkeypatch.setattr(storage._database, "read", overtaken)
+        assert not (await hours(storage, 1)).success
+        after = await hours(storage, 1)
+        minutes = await storage.fetch(stored(0, 60))
+        assert len(minutes.data) == 59
+        assert after.data.volume.tolist() == [pytest.approx(minutes.data.volume.sum())]
+
+
+async def test_an_hour_is_built_again_when_a_candle_comes_where_there_was_said_to_be_none(
+    tmp_path: Path, clock: ManualClock, source: FakeExchangeSource
+) -> None:
+    async with quiet(tmp_path, source, clock) as storage:
+        await storage.fetch(page(0, 50))
+        none = KnownSpan(NOON + 50 * M, NOON + 60 * M, "empty", "two readings agree", REST, 1)
+        await storage._database.write(lambda sql: put_spans(sql, KEY, [none]))
+        storage._known(KEY).put(none)
+        clock.advance(60)
+        assert (await hours(storage, 1)).success
+        # It closed in its time, and the file could not be written before.
+        tell_live(storage, clock, said(55, 56, "complete", clock), candle(55))
+        await committed(storage)
+        response = await hours(storage, 1)
+        assert (len(response.data), response.success) == (0, False)
+
+
+async def test_a_page_asked_before_a_late_trade_does_not_settle_what_another_program_stored(
+    tmp_path: Path, clock: ManualClock, source: FakeExchangeSource
+) -> None:
+    async with (
+        quiet(tmp_path, source, clock) as storage,
+        quiet(tmp_path, source, clock) as other,
+    ):
+
+        async def late(_: BackboneRequest) -> None:
+            source.after_read = None
+            clock.advance(0.3)
+            live = LiveSeries(KEY, storage._empty(KEY))
+            live.take(whole(58, 59), clock.now_ms())
+            proof = live.take(candle(58, "revised", 777.0), clock.now_ms())
+            assert proof is not None and proof.over_all
+            storage._keep_live(live, proof)
+            await committed(storage)
+            clock.advance(0.3)
+
+        await storage.fetch(page(58, 59))
+        source.after_read = late
+        await other.fetch(page(50, 60))
+        assert volume_at(tmp_path, 58) == 777.0
+        assert [(span[0], span[4]) for span in spans_in(tmp_path)] == [
+            (NOON + 50 * M, REST),
+            (NOON + 58 * M, LIVE),
+            (NOON + 59 * M, REST),
+        ]
+        # A page that is asked after it does.
+        await other.fetch(page(50, 60))
+        assert volume_at(tmp_path, 58) == row_of(Timeframe.M1, NOON + 58 * M, 2**50)[5]
+        assert [span[4] for span in spans_in(tmp_path)] == [REST]
 
 
 async def test_an_hour_read_and_an_hour_built_stay_apart(

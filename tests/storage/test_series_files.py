@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -35,7 +37,12 @@ from upbit_backbone.origin import Origin
 from upbit_backbone.protocol import Reach
 from upbit_backbone.storage.candle_tables import SeriesKey, read_rows, write_rows
 from upbit_backbone.storage.coverage import BEGINNING_MS, IMPORTED, LIVE, REST, KnownSpan
-from upbit_backbone.storage.coverage_table import put_spans, read_series_coverage
+from upbit_backbone.storage.coverage_table import (
+    Outdated,
+    forget_built,
+    put_spans,
+    read_series_coverage,
+)
 from upbit_backbone.storage.database import Database
 from upbit_backbone.storage.series_files import csv_file, exporting, parquet_file
 from upbit_backbone.storage.series_files.csv_file import beside
@@ -314,6 +321,23 @@ async def test_what_a_stream_alone_had_told_is_settled_after_an_import(
         assert [one.start_ms for one in found.unsettled()] == [known(10, 20).start_ms]
 
 
+async def test_what_was_built_of_smaller_candles_is_built_again_after_an_import(
+    tmp_path: Path, target: Path
+) -> None:
+    hours = SeriesKey("KRW-BTC", Timeframe.H1)
+    start_ms = Timeframe.H1.floor_ms(NOON - 1_000 * M)
+    built = KnownSpan(start_ms, start_ms + 60 * M, "complete", "", "built from 1m", 1)
+    async with database_in(tmp_path / "one", real()) as database:
+        await put(database, series([start_ms], key=hours), built)
+        await export_series(database, real(), hours, target)
+    async with database_in(tmp_path / "two", real()) as database:
+        await imported(database, real(), target)
+        outdated: list[Outdated] = []
+        await database.write(lambda sql: outdated.extend(forget_built(sql, KEY, [start_ms])))
+        assert [one.key for one in outdated] == [hours]
+        assert await spans(database, hours) == []
+
+
 async def test_a_running_service_answers_from_what_another_program_imports(
     tmp_path: Path, target: Path
 ) -> None:
@@ -369,14 +393,38 @@ async def test_a_csv_file_that_claims_to_be_real_under_a_simulators_name_is_refu
         await put(one, series(minutes(0, 5)), known(0, 5))
         await export_series(one, simulated(), KEY, path)
     beside(path).unlink()
-    fresh = Origin("simulator-1")
-    async with database_in(tmp_path / "two", fresh) as database:
-        with pytest.raises(StorageOriginError, match="does not say of which simulator"):
-            await imported(database, fresh, path)
     path.write_text(path.read_text().replace(",true\n", ",false\n"))
     async with database_in(tmp_path / "three", simulated()) as database:
         with pytest.raises(StorageOriginError, match="holds real candles, and this store sim"):
             await imported(database, simulated(), path)
+
+
+async def test_a_csv_file_alone_says_in_its_lines_which_simulator_it_is_of(tmp_path: Path) -> None:
+    path = tmp_path / "btc.csv"
+    async with database_in(tmp_path / "one", simulated()) as one:
+        await put(one, series(minutes(0, 5)), known(0, 5))
+        await export_series(one, simulated(), KEY, path)
+    beside(path).unlink()
+    fresh = Origin("simulator-1")
+    async with database_in(tmp_path / "two", fresh) as database:
+        assert (await imported(database, fresh, path)).written == 5
+    assert fresh.mark == "simulator-1"
+
+
+async def test_a_csv_file_alone_from_an_address_does_not_say_which_simulator_answers_there(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "btc.csv"
+    there = Origin("127.0.0.1_8765")
+    there.observe("simulator-1")
+    async with database_in(tmp_path / "one", there) as one:
+        await put(one, series(minutes(0, 5)), known(0, 5))
+        await export_series(one, there, KEY, path)
+    beside(path).unlink()
+    fresh = Origin("127.0.0.1_8765")
+    async with database_in(tmp_path / "two", fresh) as database:
+        with pytest.raises(StorageOriginError, match=r"of which simulator: .* btc\.csv\.json"):
+            await imported(database, fresh, path)
 
 
 LINE = "2025-09-14 07:21:00"
@@ -385,16 +433,17 @@ LINE = "2025-09-14 07:21:00"
 @pytest.mark.parametrize(
     ("old", "new", "sentence"),
     [
-        (LINE, "2025-09-14 07:20:00", "does not ascend"),
-        (LINE, "2025-09-14 07:20:30", "is off the grid of 1m"),
-        ("2025-09-14 07:24:00", "2025-09-15 00:00:00", "is not over yet by this computer's clock"),
+        (LINE, "2025-09-14 07:20:00", "line 3 does not ascend"),
+        (LINE, "2025-09-14 07:20:30", "line 3 is off the grid of 1m"),
+        ("2025-09-14 07:24:00", "2025-09-15 00:00:00", "line 6 is not over yet by this computer"),
         (LINE, "yesterday", "line 3: open_time_utc is no time such as"),
         (LINE, "2999-01-01 00:00:00", "does not ascend"),
-        (f"{LINE},100.33333333333333,", f"{LINE},nan,", "prices outside of its low and high"),
-        (f"{LINE},100.33333333333333,", f"{LINE},1e9,", "prices outside of its low and high"),
+        (LINE, "9999-12-31 00:00:00", "line 3: the candle lies outside of the calendar"),
+        (f"{LINE},100.33333333333333,", f"{LINE},nan,", "line 3 has prices outside of its low"),
+        (f"{LINE},100.33333333333333,", f"\n\n{LINE},1e9,", "line 5 has prices outside of its low"),
         (f"{LINE},100.33333333333333,", f"{LINE},much,", "line 3: open is no number"),
-        (f"{LINE},100.33333333333333,", f"{LINE},", "line 3: has 10 fields"),
-        (f"{LINE},100.33333333333333,", f"{LINE},1,100.3,", "line 3: .*no number|line 3: sym"),
+        (f"{LINE},100.33333333333333,", f"{LINE},", "line 3: has 10 fields, the first line 11"),
+        (f"{LINE},100.33333333333333,", f"{LINE},1,100.3,", "line 3: has 12 fields"),
         ("KRW-BTC,1m,upbit,false\n2025-09-14 07:23", "KRW-ETH,1m,upbit,false\n2025-09-14 07:23",
          "line 4: symbol is not 'KRW-BTC'"),
         ("open_time_utc,", "time,", "lacks the columns open_time_utc"),
@@ -419,6 +468,47 @@ async def test_a_csv_file_with_a_mistake_changes_nothing_and_is_told_in_a_senten
         assert str(path) in str(caught.value) or "timeframe" in sentence
         assert await spans(two) == []
         assert len(await held(two)) == 0
+
+
+@pytest.mark.parametrize("piece", [2, 3, 5])
+async def test_a_line_is_named_by_its_place_in_the_file_in_later_pieces_too(
+    tmp_path: Path, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_file, "PIECE_ROWS", piece)
+    path = tmp_path / "btc.csv"
+    async with database_in(tmp_path, real()) as database:
+        await put(database, series(minutes(0, 9)), known(0, 9))
+        await export_series(database, real(), KEY, path)
+        beside(path).unlink()
+        lines = path.read_text().splitlines(keepends=True)
+        for line in range(3, 11):
+            wrong = [
+                *lines[: line - 1],
+                "\n",
+                lines[line - 1].replace(":00,", ":00,-"),
+                *lines[line:],
+            ]
+            path.write_text("".join(wrong))
+            with pytest.raises(InvalidRequestError, match=rf"line {line + 1} has prices outside"):
+                await imported(database, real(), path)
+            longer = [*lines[: line - 1], lines[line - 1].replace("\n", ",x\n"), *lines[line:]]
+            path.write_text("".join(longer))
+            with pytest.raises(InvalidRequestError, match=rf"line {line}: has 12 fields"):
+                await imported(database, real(), path)
+
+
+async def test_empty_lines_at_the_end_alone_in_the_last_piece_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_file, "PIECE_ROWS", 3)
+    path = tmp_path / "btc.csv"
+    async with database_in(tmp_path / "one", real()) as one:
+        await put(one, series(minutes(0, 6)), known(0, 6))
+        await export_series(one, real(), KEY, path)
+    beside(path).unlink()
+    path.write_text(path.read_text() + "\n\n")
+    async with database_in(tmp_path / "two", real()) as two:
+        assert (await imported(two, real(), path)).written == 6
 
 
 @pytest.mark.parametrize("piece", [2, 3, 5])
@@ -533,6 +623,74 @@ async def test_a_cut_parquet_file_is_refused(tmp_path: Path) -> None:
             await imported(one, real(), path)
 
 
+async def test_one_wrong_bit_in_a_parquet_file_is_refused_wherever_it_changes_anything(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "btc.parquet"
+    before = KnownSpan(BEGINNING_MS, known(0, 1).start_ms, "before_listing", "", REST, 1)
+    async with database_in(tmp_path / "one", real()) as one:
+        await put(one, series(minutes(0, 60)), before, known(0, 60))
+        await export_series(one, real(), KEY, path)
+        candles, told = await held(one), await spans(one)
+    whole = path.read_bytes()
+    refused = 0
+    rng = random.Random(6)
+    for at in rng.sample(range(len(whole)), 60):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        async with database_in(tmp_path / f"at-{at}", real()) as two:
+            sentence = ""
+            try:
+                await imported(two, real(), path)
+            except InvalidRequestError as error:
+                sentence = str(error)
+            if sentence:
+                refused += 1
+                assert str(path) in sentence
+                assert "\n" not in sentence
+                assert await spans(two) == []
+                assert len(await held(two)) == 0
+            else:
+                # It hit what nobody reads, such as what the writer is called.
+                assert (await held(two), await spans(two)) == (candles, told)
+    assert refused > 30
+
+
+async def test_a_parquet_file_with_changed_numbers_or_a_changed_header_is_refused(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "btc.parquet"
+    async with database_in(tmp_path / "one", real()) as one:
+        await put(one, series(minutes(0, 5)), known(0, 5))
+        await export_series(one, real(), KEY, path)
+    said = parquet.ParquetFile(path).metadata.metadata
+    table = parquet.read_table(path)
+    header = json.loads(said[parquet_file.SAYS])
+
+    async def refused(changed: pa.Table, told: dict[str, Any], sentence: str) -> None:
+        metadata = {parquet_file.SAYS: json.dumps(told)}
+        parquet.write_table(changed.replace_schema_metadata(metadata), path)
+        async with database_in(tmp_path / "two", real()) as two:
+            with pytest.raises(InvalidRequestError, match=sentence):
+                await imported(two, real(), path)
+            assert await spans(two) == []
+
+    volume = pa.array([1.2550622035683918, *table["volume"].to_pylist()[1:]])
+    at = table.schema.names.index("volume")
+    await refused(table.set_column(at, "volume", volume), header, "its checksum does not fit")
+    earlier = [header["coverage"][0] | {"start": "2025-09-14T07:19:00Z"}]
+    await refused(table, header | {"coverage": earlier}, "its checksum does not fit")
+    await refused(table, header | {"checksum": None}, "has no checksum")
+    # Written again by another program, in other pieces, it is the same file still.
+    parquet.write_table(
+        table.replace_schema_metadata({parquet_file.SAYS: json.dumps(header)}), path,
+        row_group_size=2, compression="snappy",
+    )  # fmt: skip
+    async with database_in(tmp_path / "three", real()) as three:
+        assert (await imported(three, real(), path)).written == 5
+
+
 async def test_without_pyarrow_a_sentence_names_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -588,6 +746,31 @@ async def test_an_export_that_fails_or_is_cancelled_leaves_nothing(
             await task
         assert target.read_text() == "mine"
     assert set(tmp_path.iterdir()) - before == {target, tmp_path / "store"}
+
+
+async def test_an_export_that_is_cancelled_while_its_file_is_made_leaves_nothing(
+    tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    for name in ("CsvWriter", "ParquetWriter"):
+        kind = getattr(exporting, name)
+
+        def slowly(*what: Any, kind: Any = kind, **more: Any) -> Any:
+            begun.set()
+            assert go_on.wait(10)
+            return kind(*what, **more)
+
+        monkeypatch.setattr(exporting, name, slowly)
+    async with database_in(tmp_path / "store", real()) as database:
+        await put(database, series(minutes(0, 100)), known(0, 100))
+        task = asyncio.create_task(export_series(database, real(), KEY, target))
+        await asyncio.to_thread(begun.wait, 10)
+        task.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert [path.name for path in target.parent.iterdir() if path.is_file()] == []
 
 
 async def test_progress_is_told_from_nothing_to_all(tmp_path: Path, target: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.manual_clock import AUTUMN_2025_MS, ManualClock
 from tests.storage.test_damage import (
     COUNT,
     KEY,
@@ -43,7 +44,9 @@ from upbit_backbone.models import Timeframe
 from upbit_backbone.origin import Origin
 from upbit_backbone.storage.candle_tables import SeriesKey, delete_rows, write_rows
 from upbit_backbone.storage.database import FILE_NAME
+from upbit_backbone.storage.figures import SeriesFigures
 from upbit_backbone.storage.migrations import SCHEMA_VERSION
+from upbit_backbone.storage.series_files.transfer import SeriesTransfer
 from upbit_backbone.storage.store_file import StoreFile
 
 __all__ = ["open_folder"]
@@ -52,7 +55,7 @@ THIRD = SeriesKey("KRW-ETH", Timeframe.M1)
 
 
 def store(folder: Path, identity: str = "test") -> StoreFile:
-    return StoreFile(folder, Origin(identity))
+    return StoreFile(folder, Origin(identity), ManualClock(AUTUMN_2025_MS))
 
 
 def files_in(folder: Path) -> set[str]:
@@ -149,6 +152,140 @@ async def test_a_check_marks_a_damaged_file_and_the_next_opening_mends_it(
     assert (await store(tmp_path).check()).problems == ()
 
 
+async def test_a_check_is_remembered_unless_it_found_damage(tmp_path: Path) -> None:
+    path = await fill(tmp_path)
+    assert (await store(tmp_path).figures()).done_ms == {}
+    await store(tmp_path).check()
+    assert (await store(tmp_path).figures()).done_ms == {"check": AUTUMN_2025_MS}
+    with closing(sqlite3.connect(path)) as sql:
+        sql.execute("DELETE FROM meta WHERE key = 'maintenance_check'")
+        sql.execute("UPDATE coverage SET end_ms = start_ms")
+        sql.commit()
+    assert (await store(tmp_path).check()).problems
+    assert (await store(tmp_path).figures()).done_ms == {}
+
+
+async def test_what_is_stored_is_listed_series_by_series(tmp_path: Path) -> None:
+    await fill(tmp_path)
+    async with opened(tmp_path) as database:
+        await database.write(
+            lambda sql: delete_rows(sql, KEY, [WHOLE.start_ms, WHOLE.end_ms - 60_000])
+        )
+        await database.write(lambda sql: write_rows(sql, THIRD, candles(THIRD, 7)))
+    found = (await store(tmp_path).contents()).series
+    last_ms = WHOLE.start_ms + (COUNT - 1) * 60_000
+    assert found == (
+        SeriesFigures(*KEY, COUNT - 2, WHOLE.start_ms + 60_000, last_ms - 60_000),
+        SeriesFigures(*THIRD, 7, WHOLE.start_ms, WHOLE.start_ms + 6 * 60_000),
+        SeriesFigures(*OTHER, COUNT, WHOLE.start_ms, last_ms),
+    )
+
+
+async def test_a_store_without_candles_makes_no_backup_and_replaces_none(tmp_path: Path) -> None:
+    target = tmp_path / "backup.sqlite3"
+    target.write_text("a good one")
+    async with opened(tmp_path / "data"):
+        pass
+    with pytest.raises(StorageUnavailableError, match="holds no candles: no backup was made"):
+        await store(tmp_path / "data").backup(target, overwrite=True)
+    assert target.read_text() == "a good one"
+
+
+ARCHIVE = """
+import asyncio, os, sys
+from pathlib import Path
+from tests.manual_clock import AUTUMN_2025_MS, ManualClock
+from tests.storage.test_damage import KEY
+from tests.storage.test_store_file import store
+from upbit_backbone.origin import Origin
+from upbit_backbone.storage.series_files.transfer import SeriesTransfer
+
+async def main(folder, target):
+    if os.geteuid() == 0:
+        os.setegid(65534)
+        os.seteuid(65534)
+    found = await store(folder).contents()
+    checked = await store(folder).check()
+    done = await store(folder).backup(target / "backup.sqlite3")
+    transfer = SeriesTransfer(folder, Origin("test"), ManualClock(AUTUMN_2025_MS))
+    exported = await transfer.export_to(target / "x.csv", *KEY)
+    print(found.figures.rows, checked.problems, done.figures.rows, exported.candles)
+
+asyncio.run(main(Path(sys.argv[1]), Path(sys.argv[2])))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="rights are other ones there")
+@pytest.mark.parametrize("beside", [(), (".lock",)])
+async def test_an_archive_that_may_only_be_read_is_told_of_checked_and_copied(
+    open_folder: Path, beside: tuple[str, ...]
+) -> None:
+    folder, target = open_folder / "archive", open_folder / "target"
+    path = await fill(open_folder / "data")
+    folder.mkdir()
+    for suffix in ("", *beside):
+        shutil.copy(f"{path}{suffix}", folder)
+        (folder / f"{FILE_NAME}{suffix}").chmod(0o444)
+    folder.chmod(0o555)
+    target.mkdir()
+    target.chmod(0o777)
+    before = files_in(folder)
+    ended = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", ARCHIVE, str(folder), str(target)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (ended.stderr, ended.stdout) == ("", f"{2 * COUNT} () {2 * COUNT} {COUNT}\n")
+    assert files_in(folder) == before
+    folder.chmod(0o755)
+
+
+async def test_what_only_reads_never_sets_a_damaged_file_aside(tmp_path: Path) -> None:
+    path = await fill(tmp_path / "data")
+    with closing(sqlite3.connect(path)) as sql:
+        ((root,),) = sql.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (KEY.table,))
+    with path.open("r+b") as file:
+        file.seek((root - 1) * 4096)
+        file.write(b"\xa5" * 4096)
+    content = path.read_bytes()
+    work = store(tmp_path / "data")
+    transfer = SeriesTransfer(tmp_path / "data", Origin("test"), ManualClock(AUTUMN_2025_MS))
+    for call in (
+        work.figures,
+        lambda: work.backup(tmp_path / "b.sqlite3"),
+        lambda: transfer.export_to(tmp_path / "x.csv", *KEY),
+    ):
+        with pytest.raises(StorageCorruptError, match="damaged"):
+            await call()
+        assert path.read_bytes() == content
+    assert (await work.check()).problems
+    assert set_aside(tmp_path / "data") == []
+    assert files_in(tmp_path) == {"data"}
+
+
+async def test_an_export_of_an_older_file_brings_it_up_to_date(tmp_path: Path) -> None:
+    shutil.copy(PAYLOADS / "schema-1.sqlite3", tmp_path / FILE_NAME)
+    transfer = SeriesTransfer(tmp_path, Origin("simulator-7"), ManualClock(AUTUMN_2025_MS))
+    (key, *_) = (await store(tmp_path, "simulator-7").contents()).series
+    done = await transfer.export_to(tmp_path / "x.csv", key.symbol, key.timeframe)
+    assert done.candles > 0
+    assert (await store(tmp_path, "simulator-7").figures()).schema == SCHEMA_VERSION
+
+
+async def test_a_restore_leaves_a_database_of_another_program_where_it_is(tmp_path: Path) -> None:
+    folder, target = tmp_path / "data", tmp_path / "backup.sqlite3"
+    path = await fill(folder)
+    await store(folder).backup(target)
+    path.unlink()
+    with closing(sqlite3.connect(path)) as sql:
+        sql.execute("PRAGMA journal_mode = WAL")
+        sql.execute("CREATE TABLE t (a)")
+    content = path.read_bytes()
+    with pytest.raises(StorageOriginError, match="database of another program"):
+        await store(folder).restore(target)
+    assert path.read_bytes() == content
+    assert set_aside(folder) == []
+
+
 async def test_a_check_counts_blocks_that_are_not_what_the_rows_say(tmp_path: Path) -> None:
     path = await fill(tmp_path)
     with closing(sqlite3.connect(path)) as sql:
@@ -224,6 +361,10 @@ async def test_a_backup_replaces_nothing_unless_told(tmp_path: Path) -> None:
     [
         ("data/market.sqlite3", "the store itself"),
         ("data/market.sqlite3.finished", "the store itself"),
+        ("data/market.sqlite3-wal", "the store itself"),
+        ("data/market.sqlite3-shm", "the store itself"),
+        ("data/market.sqlite3-journal", "the store itself"),
+        ("data/market.sqlite3.unfinished-wal", "the store itself"),
         ("data", "is a folder"),
         ("nowhere/backup.sqlite3", "there is no folder"),
     ],
@@ -400,7 +541,11 @@ async def test_what_is_no_backup_of_this_store_is_refused_and_nothing_changed(
     target.write_bytes(garbled)
     await refused(StorageCorruptError, "backup.sqlite3")
     target.write_text("a shopping list\n" * 1_000)
-    await refused(StorageCorruptError, "no whole backup")
+    await refused(InvalidRequestError, "is no backup of a store")
+    target.unlink()
+    with closing(sqlite3.connect(target)) as sql:
+        sql.execute("CREATE TABLE meta (a)")
+    await refused(InvalidRequestError, "is no backup of a store")
     target.unlink()
     await refused(InvalidRequestError, "there is no file")
     target = path

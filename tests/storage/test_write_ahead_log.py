@@ -73,6 +73,7 @@ async def test_a_read_that_lasts_keeps_the_log_and_holds_no_write_up_for_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("upbit_backbone.storage.database.LOG_WAIT_MS", 5)
+    monkeypatch.setattr("upbit_backbone.storage.database.LOG_PATIENCE_MS", 50)
     tries = 0
     shorten = Database._shorten_log
 
@@ -124,3 +125,31 @@ async def test_a_log_that_one_large_write_made_long_is_cut_off(tmp_path: Path) -
         await database.write(write_all)
         await database.write(lambda sql: None)
         assert log_bytes(tmp_path) <= LIMIT_BYTES
+
+
+async def test_the_log_does_not_grow_where_each_read_takes_longer_than_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("upbit_backbone.storage.database.LOG_WAIT_MS", 2)
+    longest, over = 0, False
+
+    def long(sql: Sql) -> None:
+        sql.execute("SELECT count(*) FROM meta").fetchall()
+        threading.Event().wait(0.02)
+
+    async with opened(tmp_path) as database:
+
+        async def read_on() -> None:
+            while not over:
+                await database.read(long)
+
+        async with asyncio.TaskGroup() as readers:
+            for _ in range(4):
+                readers.create_task(read_on())
+            for number in range(300):
+                await database.write(lambda sql, n=number: write_much(sql, n))  # type: ignore[misc]
+                await asyncio.sleep(0.002)
+                longest = max(longest, log_bytes(tmp_path))
+            over = True
+    # Many times the limit was written.
+    assert longest < 10 * LIMIT_BYTES

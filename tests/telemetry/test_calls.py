@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from upbit_backbone.protocol import CallStats, DataType, Priority, Tier
 from upbit_backbone.telemetry.calls import (
     COUNTED,
+    MAX_HITS,
     MAX_KINDS,
     MAX_WAITING,
     OTHER_PATH,
@@ -270,3 +271,41 @@ def test_memory_stays_bounded_when_every_kind_of_call_is_made_for_two_hours() ->
         sizes.append(calls.size_bytes)
     assert max(sizes[70:]) < 1.02 * sizes[69]
     assert max(sizes) < 6_000_000
+
+
+def test_hits_are_told_by_a_number_alone_and_counted_like_others() -> None:
+    calls = recorder()
+    tell = calls.hits_of(DataType.TICKER)
+    for taken_s in (2e-6, 3e-6, 4e-6):
+        tell[Priority.HIGH](taken_s)
+    calls.hits_of(DataType.CANDLE)[Priority.LOW](SLOW_S)
+    assert calls.requests == 4
+    kind = of_kind(calls, 1.0, "10s", Priority.HIGH, DataType.TICKER, PEEK)
+    assert kind.latency.count == 3
+    assert kind.latency.max_ms == pytest.approx(0.004, rel=0.05)
+    slow = of_kind(calls, 1.0, "10s", Priority.LOW, DataType.CANDLE, PEEK)
+    assert slow.latency.p50_ms == pytest.approx(SLOW_S * 1_000, rel=0.05)
+    assert calls.hits == calls.requests == 4
+
+
+def test_many_hits_are_sampled_except_the_slow_ones() -> None:
+    calls = recorder()
+    tell = calls.hits_of(DataType.TICKER)[Priority.CRITICAL]
+    for _ in range(10 * SAMPLED_A_SECOND):
+        tell(2e-6)
+    tell(0.5)
+    for _ in range(10):
+        hit(calls, 2e-6)
+    figures = calls.windows(1.0)["10s"]
+    assert figures.measured == pytest.approx(0.1, rel=0.2)
+    assert figures.answers["memory"] == pytest.approx(10 * SAMPLED_A_SECOND, rel=0.01)
+    kind = of_kind(calls, 1.0, "10s", Priority.CRITICAL, DataType.TICKER, PEEK)
+    assert kind.latency.max_ms == pytest.approx(500, rel=0.05)
+
+
+def test_hits_beyond_what_may_wait_cost_no_memory() -> None:
+    calls = recorder()
+    tell = calls.hits_of(DataType.ORDERBOOK)[Priority.NORMAL]
+    for _ in range(MAX_HITS + 10):
+        tell(2e-6)
+    assert calls.requests == MAX_HITS

@@ -65,3 +65,21 @@ async def test_the_probe_measures_how_much_later_it_wakes_until_cancelled() -> N
     running.cancel()
     await asyncio.wait([running])
     assert running.cancelled()
+
+
+@pytest.mark.both_loops
+async def test_what_a_start_costs_is_no_load() -> None:
+    clock = LateClock()
+    probe = LoopLagProbe(clock, start_s=1.0)
+    running = asyncio.create_task(probe.run())
+    looked: list[float] = []
+
+    def measured() -> bool:
+        looked.append(clock._now_s)
+        return bool(probe._lags)
+
+    await eventually(measured)
+    assert looked[-1] > 1.5, "a second, and one interval more"
+    assert probe.p95_s == pytest.approx(0.2)
+    running.cancel()
+    await asyncio.wait([running])

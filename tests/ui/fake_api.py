@@ -22,6 +22,7 @@ from upbit_backbone import (
     Trade,
     TransportError,
 )
+from upbit_backbone.protocol import SystemEvent
 
 Answer = Callable[[str, datetime | None, int | None], CandleSeries]
 
@@ -86,6 +87,7 @@ class FakeApi:
         self.asked: list[tuple[str, datetime | None, int | None]] = []
         self.answer: Answer = lambda symbol, end, count: samples.minutes(0, 3)
         self.metadata_changes: dict[str, Any] = {}
+        self.stored: CandleSeries | BackboneError | None = None
         self.pieces: Sequence[CandleSeries | BackboneError] = ()
         """What a long range is answered with."""
         self.ranges: list[tuple[str, datetime, datetime, Priority, bool]] = []
@@ -97,6 +99,8 @@ class FakeApi:
         self.trades_error: BackboneError | None = None
         self.ticker_answer: Ticker | BackboneError = TransportError("not reached")
         self.tickers_asked = 0
+        self.events: list[SystemEvent] = []
+        self.frames_s: list[float] = []
 
     def open_streams(self) -> list[FakeStream]:
         return [s for streams in self.streams.values() for s in streams if not s.closed]
@@ -135,6 +139,14 @@ class FakeApi:
         await self.gate.wait()
         found = self.answer(symbol, end_time, count)
         return found, samples.metadata(len(found), **self.metadata_changes)
+
+    async def get_stored_candles(
+        self, symbol: str, timeframe: Timeframe, *, count: int
+    ) -> tuple[CandleSeries, BackboneMetadata]:
+        if isinstance(self.stored, BackboneError):
+            raise self.stored
+        found = samples.minutes(0, 0) if self.stored is None else self.stored[-count:]
+        return found, samples.metadata(len(found))
 
     def iter_candle_chunks(
         self,
@@ -176,3 +188,9 @@ class FakeApi:
 
     def get_performance_metrics(self) -> PerformanceMetrics:
         return samples.metrics()
+
+    def get_system_events(self, since: int = 0) -> tuple[SystemEvent, ...]:
+        return tuple(event for event in self.events if event.number > since)
+
+    def report_frame_time(self, taken_s: float) -> None:
+        self.frames_s.append(taken_s)

@@ -175,7 +175,10 @@ def window(*kinds: CallStats, measured: float = 1.0) -> WindowStats:
         counts={"coalesced": 41.0, "gaps": 2.0, "http_429": 0.0, "reconnects": 1.0},
         measured=measured,
         calls=kinds,
-        latency={kind.priority: kind.latency for kind in kinds},
+        latency={
+            kind.priority: kind.latency
+            for kind in sorted(kinds, key=lambda kind: kind.latency.p99_ms)
+        },
     )
 
 

@@ -23,7 +23,6 @@ from tests.ui.samples import (
     metadata,
     minutes,
     orderbook,
-    row,
     series,
     status,
     ticker,
@@ -40,6 +39,7 @@ from ui.candle_update import CandleUpdate
 from upbit_backbone import (
     BackboneError,
     CandleSeries,
+    ClosedError,
     DeadlineError,
     Gap,
     MarketDataAPI,
@@ -459,30 +459,58 @@ async def test_stored_candles_are_joined_to_the_new_ones_when_the_connection_com
     monkeypatch.setattr("ui.bridge._STATUS_EVERY_S", 0.01)
     api = FakeApi()
     api.status = status("offline")
-    stored = series([row(n, 1_000.0) for n in range(300) if not 100 <= n < 120])
-    hole = Span(at_minute(100), at_minute(120), "unknown", "not reached")
-    older, newer = (
-        Span(at_minute(a), at_minute(b), "unknown", "") for a, b in ((-9, -5), (300, 900))
-    )
-    api.metadata_changes = {"missing": (older, hole, newer), "reason": "not reached"}
-
-    def offline(symbol: str, end: datetime | None, count: int | None) -> CandleSeries:
-        if count is not None:
-            raise TransportError("not reached")
-        return stored
-
-    api.answer = offline
+    spans = (Span(None, at_minute(0), "unknown"), Span(at_minute(300), at_minute(900), "unknown"))
+    api.metadata_changes = {"missing": spans, "reason": "not reached"}
+    api.answer = lambda symbol, end, count: minutes(100, PAGE_CANDLES)
     async with running(api, clock=ClockOfNoon()) as (bridge, heard):
         bridge.show_candles(BTC, M1)
         await eventually(lambda: heard.candles)
-        assert heard.candles[0].series == stored
+        assert heard.candles[0].series == minutes(100, PAGE_CANDLES)
         api.metadata_changes = {}
         api.answer = lambda symbol, end, count: minutes(700, PAGE_CANDLES)
-        api.pieces = (minutes(100, 600),)
+        api.pieces = (minutes(300, 400),)
         api.status = status("live")
         await eventually(lambda: len(heard.candles) == 2)
-        assert api.ranges == [(BTC, at_minute(100), at_minute(700), Priority.NORMAL, True)]
-        assert heard.candles[1].series == minutes(100, 800)
+        assert api.ranges == [(BTC, at_minute(300), at_minute(700), Priority.NORMAL, True)]
+        assert heard.candles[1].series == minutes(300, 600)
+
+
+async def test_stored_candles_are_shown_before_the_exchange_answers_and_the_tail_follows() -> None:
+    api = FakeApi()
+    api.stored = minutes(-500, 450)
+    api.gate.clear()
+    async with running(api, clock=ClockOfNoon()) as (bridge, heard):
+        bridge.show_candles(BTC, M1)
+        await eventually(lambda: heard.candles)
+        assert heard.candles[0].series == minutes(-450, FIRST_CANDLES)
+        assert (heard.candles[0].kind, heard.answers) == ("loaded", [])
+        api.answer = lambda symbol, end, count: minutes(200, PAGE_CANDLES)
+        api.pieces = (minutes(0, 200), minutes(-51, 51))
+        api.gate.set()
+        await eventually(lambda: api.chunks and api.chunks[0].cancelled)
+        await eventually(lambda: not bridge._loads)
+        assert api.ranges == [(BTC, at_minute(-51), at_minute(200), Priority.NORMAL, True)]
+        assert api.asked == [(BTC, None, PAGE_CANDLES)], "what is stored is not asked again"
+        merged = CandleSeries.merged([update.series for update in heard.candles])
+        assert merged == minutes(-450, 850)
+        assert heard.failures == []
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [minutes(-20_000, 400), minutes(-49, 49), ClosedError("closed")],
+    ids=["too old", "too few", "failed"],
+)
+async def test_stored_candles_that_are_no_picture_of_the_market_are_not_shown_first(
+    stored: CandleSeries | BackboneError,
+) -> None:
+    api = FakeApi()
+    api.stored = stored
+    async with running(api, clock=ClockOfNoon()) as (bridge, heard):
+        bridge.show_candles(BTC, M1)
+        await eventually(lambda: heard.candles)
+        assert heard.candles[0].series == minutes(0, 3)
+        assert api.ranges == []
 
 
 async def test_an_error_is_told_with_its_request_and_the_chart_recovers() -> None:
@@ -547,25 +575,6 @@ async def test_a_connection_that_is_back_brings_what_was_missed() -> None:
         await eventually(lambda: not api.stream("candles", BTC).closed)
         await eventually(lambda: len(heard.statuses) == 2)
         assert [s.connection for s in heard.statuses] == ["offline", "live"]
-
-
-async def test_offline_the_newest_stored_candles_are_looked_for_ever_further_back() -> None:
-    api = FakeApi()
-
-    def answer(symbol: str, end: datetime | None, count: int | None) -> CandleSeries:
-        if len(api.asked) < 4:
-            raise TransportError("not reached")
-        return minutes(0, 2 * FIRST_CANDLES)
-
-    api.answer = answer
-    async with running(api) as (bridge, heard):
-        bridge.show_candles(BTC, M1)
-        await eventually(lambda: heard.candles)
-        assert [count for _, _, count in api.asked] == [PAGE_CANDLES, None, None, None]
-        assert heard.candles[0].series.time.tolist() == (
-            minutes(FIRST_CANDLES, FIRST_CANDLES).time.tolist()
-        )
-        assert heard.failures == []
 
 
 async def test_offline_with_nothing_stored_there_is_one_failure() -> None:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import cast
 from uuid import uuid4
 
 import pytest
@@ -14,11 +16,13 @@ from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
 from tests.manual_clock import ManualClock
+from tests.ui.fake_api import FakeApi
 from tests.ui.samples import (
     BTC,
     M1,
     MARKETS,
     NOON_MS,
+    event,
     metadata,
     metrics,
     minutes,
@@ -31,9 +35,11 @@ from ui.candle_update import CandleUpdate
 from ui.language import Language, Translations
 from ui.main_window import SIZE, MainWindow, Replayed
 from ui.moments import korean_time
+from ui.monitor.figure_grid import FigureGrid
 from ui.theme import Theme
 from upbit_backbone import (
     DeadlineError,
+    MarketDataAPI,
     Span,
     StorageUnavailableError,
     Timeframe,
@@ -521,12 +527,41 @@ def test_the_monitor_shows_what_the_service_says(
     bridge.statusChanged.emit(status("offline", reason="no route"))
     bridge.metricsUpdated.emit(metrics())
     bridge.requestAnswered.emit(RequestAnswer(BTC, M1, metadata(400), uuid4()))
-    monitor = window.monitor
-    texts = {label.text() for label in monitor.findChildren(type(monitor._titles[0]))}
-    assert {"1.50", "20.0", "80.0", "40", "60.0%", "75 / 100", "LOW", "2.5 ms", "오프라인"} <= texts
-    assert {"저하", "simulator-1 · 모의 · SIMULATED", "캔들 400개, REST, 12 ms"} <= texts
-    assert {light.health for light, _, _ in monitor._lights.values()} == {"degraded"}
+    grids = window.monitor.findChildren(FigureGrid)
+    texts = {text for grid in grids for row in grid.texts for text in row}
+    assert {"1.50", "20.0", "80.0", "40", "60.0%", "75"} <= texts
+    assert {"거래소에 연결되지 않습니다", "no route"} <= texts
+    assert {"저하", "오프라인 · simulator-1 · 모의 · SIMULATED", "캔들 400개, REST, 12 ms"} <= texts
+    assert "루프 2.50 ms · 화면 –" in texts
     assert not window.grab().toImage().isNull()
+
+
+def test_the_chart_tells_the_service_of_its_frames(
+    window: MainWindow, bridge: BackboneBridge, qtbot: QtBot
+) -> None:
+    api = FakeApi()
+    bridge._api = cast("MarketDataAPI", api)
+    window.chart.panes.update()
+    qtbot.waitUntil(lambda: bool(api.frames_s))
+    assert 0 < api.frames_s[0] < 1, "seconds"
+    bridge._api = None
+
+
+def test_events_of_the_service_are_in_the_monitor(
+    window: MainWindow, bridge: BackboneBridge
+) -> None:
+    bridge.eventsHappened.emit((event(1), event(2, "warning")))
+    assert [shown.number for shown in window.monitor.events.model.shown] == [2, 1]
+
+
+def test_the_figures_are_wanted_while_the_monitor_is_seen(
+    window: MainWindow, bridge: BackboneBridge
+) -> None:
+    assert bridge.figures_seen
+    window._monitor_dock.hide()
+    assert not bridge.figures_seen
+    window._monitor_dock.show()
+    assert bridge.figures_seen
 
 
 def test_the_language_changes_while_it_runs(
@@ -571,6 +606,36 @@ def test_it_remembers_what_was_on_the_chart(window: MainWindow, tmp_path: object
     window.save_state(settings)
     assert settings.value("symbol") == "KRW-XRP", "what is not listed is not remembered"
     assert settings.value("timeframe") == "1w"
+
+
+def test_what_is_changed_is_remembered_without_a_clean_exit(
+    window: MainWindow, qtbot: QtBot, tmp_path: Path
+) -> None:
+    file = tmp_path / "window.ini"
+    settings = QSettings(str(file), QSettings.Format.IniFormat)
+    window._keeper.setInterval(20)
+    window.keep_state(settings)
+    window.open_chart("KRW-XRP", Timeframe.H4)
+    qtbot.waitUntil(lambda: file.exists() and "symbol=KRW-XRP" in file.read_text())
+    narrow = window.saveState().toBase64()
+    window.resizeDocks([window._market_dock], [230], Qt.Orientation.Horizontal)
+    qtbot.waitUntil(lambda: window.saveState().toBase64() != narrow)
+    qtbot.waitUntil(
+        lambda: (
+            QSettings(str(file), QSettings.Format.IniFormat).value("docks") == window.saveState()
+        )
+    )
+    written = file.stat().st_mtime_ns
+    qtbot.wait(100)
+    assert file.stat().st_mtime_ns == written, "nothing changed: nothing is written"
+
+
+def test_another_market_shows_the_price_that_the_list_knows(
+    window: MainWindow, bridge: BackboneBridge, qtbot: QtBot
+) -> None:
+    bridge.tickerUpdated.emit((ticker("KRW-XRP", 4_013.0),))
+    window.open_chart("KRW-XRP", M1)
+    assert window.header.price.text() == "4,013"
 
 
 def test_a_small_window_has_the_switches_in_a_menu(

@@ -127,6 +127,7 @@ def test_a_damaged_recording_is_refused_before_there_is_a_window(
         (["--rest-url", "http://127.0.0.1/v1"], "belong together"),
         (["--screenshot", "/no/such/folder/a.png"], "folder that exists"),
         (["--data-dir", "/dev/null/data"], "/dev/null/data"),
+        (["--data-dir", ""], "must name a folder, was empty"),
         (["--unknown"], "--unknown"),
     ],
 )
@@ -164,3 +165,15 @@ def test_a_screenshot_is_taken_when_it_is_asked_for() -> None:
 @pytest.mark.parametrize("text", ["1s", "1w", "1M", "1y"])
 def test_every_timeframe_may_be_asked_for(text: str) -> None:
     assert options("--timeframe", text).timeframe is Timeframe.parse(text)
+
+
+@pytest.mark.parametrize("exchange", ["upbit", "simulator"])
+def test_a_settings_file_decides_which_exchange_unless_a_flag_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: str
+) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(f'exchange = "{exchange}"\n')
+    monkeypatch.setenv(f"{ENVIRONMENT_PREFIX}CONFIG", str(file))
+    found = options()
+    assert (found.config.exchange, found.automatic) == (exchange, False)
+    assert options("--exchange", "auto").automatic

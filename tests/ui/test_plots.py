@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PySide6.QtCore import Qt
-from PySide6.QtWidgets import QPushButton
 from pytestqt.qtbot import QtBot
 
 from tests.manual_clock import ManualClock
@@ -52,12 +51,10 @@ def panel(theme: Theme, qtbot: QtBot) -> MonitorPanel:
     qtbot.addWidget(found)
     for _ in range(180):
         clock.advance(1.0)
-        found.set_metrics(metrics(), 5.0)
+        found.set_metrics(metrics())
     found.show()
     qtbot.waitExposed(found)
-    button = found.findChild(QPushButton)
-    assert button is not None
-    button.click()
+    found.plots_button.click()
     return found
 
 
@@ -72,6 +69,19 @@ def test_what_was_before_the_plots_is_drawn_too(panel: MonitorPanel) -> None:
         (left, right), _ = plot.viewRange()
         assert right == times_s[-1]
         assert right - left == KEPT_S
+
+
+def test_plots_are_drawn_every_five_seconds(panel: MonitorPanel) -> None:
+    plot = panel._load_plot
+    clock = panel._clock
+    assert plot is not None
+    assert isinstance(clock, ManualClock)
+    drawn = []
+    for _ in range(11):
+        clock.advance(1.0)
+        panel.set_metrics(metrics())
+        drawn.append(len(plot._line.getOriginalDataset()[0]))
+    assert drawn == [180] * 4 + [185] * 5 + [190] * 2
 
 
 def test_the_scale_of_the_lag_holds_all_of_it(panel: MonitorPanel) -> None:
@@ -123,4 +133,4 @@ def test_without_pyqtgraph_there_is_one_line_in_the_log(
     lines = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(lines) == 1
     assert "no plots in the monitor" in lines[0].getMessage()
-    panel.set_metrics(metrics(), 5.0)
+    panel.set_metrics(metrics())

@@ -174,11 +174,6 @@ class Chart(QWidget):
         self.viewport.show_latest(self._bars.last)
         self._changed()
 
-    def frame_p95_ms(self) -> float | None:
-        """How long 95 of 100 of the latest frames took at most; None before the first."""
-        times = sorted(self.panes.frame_ms)
-        return times[int(len(times) * 0.95)] if times else None
-
     def keyPressEvent(self, event: QKeyEvent) -> None:
         far = bool(event.modifiers() & Qt.KeyboardModifier.ControlModifier)
         step = self.viewport.span * 0.8 if far else 1.0

@@ -6,8 +6,6 @@ and values, what the hand did.
 
 from __future__ import annotations
 
-from collections import deque
-
 from PySide6.QtCore import QElapsedTimer, QEvent, QPointF, QRectF, Qt, Signal
 from PySide6.QtGui import (
     QColor,
@@ -30,12 +28,13 @@ _VOLUME_SHARE = 0.18
 _WHEEL_STEP = 0.86
 _NOTCH = 120.0
 _DRAG_STRETCH = 1.005
-_FRAMES_KEPT = 240
 
 
 class Panes(QWidget):
     """Price pane, volume pane and their axes."""
 
+    painted = Signal(float)
+    """A frame took so many milliseconds to paint."""
     panned = Signal(float)
     """By how many bars to the right."""
     zoomed = Signal(float, float)
@@ -61,8 +60,6 @@ class Panes(QWidget):
         self._pointer: QPointF | None = None
         self._grip: tuple[QPointF, bool] | None = None
         self._clock = QElapsedTimer()
-        self.frame_ms: deque[float] = deque(maxlen=_FRAMES_KEPT)
-        """How long the latest frames took to paint."""
         self.bars_painted = 0
         """How many bars, or columns of bars, the last frame shows."""
 
@@ -110,7 +107,7 @@ class Panes(QWidget):
                 self.bars_painted = self._bar_painter.paint(painter, picture, stage)
                 self._axes.paint(painter, picture, stage)
                 self._overlay.paint_over(painter, picture, stage)
-        self.frame_ms.append(self._clock.nsecsElapsed() / 1e6)
+        self.painted.emit(self._clock.nsecsElapsed() / 1e6)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)

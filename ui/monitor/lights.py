@@ -9,22 +9,45 @@ from PySide6.QtWidgets import QWidget
 from ui.theme import Theme
 from upbit_backbone.protocol import Health
 
-_SIZE = 13
+LIGHT_SIZE = 13
+
+
+def light_colours(theme: Theme) -> dict[Health, QColor]:
+    """The colour of each health."""
+    return {
+        "healthy": QColor(theme.healthy),
+        "degraded": QColor(theme.degraded),
+        "down": QColor(theme.down),
+        "starting": QColor(theme.starting),
+    }
+
+
+def paint_light(painter: QPainter, place: QRectF, health: Health, colour: QColor) -> None:
+    """A disc is healthy, a triangle degraded, a square down, a ring starting."""
+    painter.save()
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    box = place.adjusted(1.5, 1.5, -1.5, -1.5)
+    painter.setPen(colour)
+    painter.setBrush(Qt.BrushStyle.NoBrush if health == "starting" else colour)
+    match health:
+        case "degraded":
+            top = QPointF(box.center().x(), box.top())
+            painter.drawPolygon(QPolygonF([top, box.bottomRight(), box.bottomLeft()]))
+        case "down":
+            painter.drawRect(box)
+        case _:
+            painter.drawEllipse(box)
+    painter.restore()
 
 
 class Light(QWidget):
-    """A disc is healthy, a triangle degraded, a square down, a ring starting."""
+    """The light of one part."""
 
     def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._colours: dict[Health, QColor] = {
-            "healthy": QColor(theme.healthy),
-            "degraded": QColor(theme.degraded),
-            "down": QColor(theme.down),
-            "starting": QColor(theme.starting),
-        }
+        self._colours = light_colours(theme)
         self._health: Health = "starting"
-        self.setFixedSize(_SIZE, _SIZE)
+        self.setFixedSize(LIGHT_SIZE, LIGHT_SIZE)
 
     @property
     def health(self) -> Health:
@@ -38,27 +61,9 @@ class Light(QWidget):
             self.update()
 
     def sizeHint(self) -> QSize:
-        return QSize(_SIZE, _SIZE)
+        return QSize(LIGHT_SIZE, LIGHT_SIZE)
 
     def paintEvent(self, event: QPaintEvent) -> None:
         with QPainter(self) as painter:
-            painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-            colour = self._colours[self._health]
-            box = QRectF(1.5, 1.5, _SIZE - 3, _SIZE - 3)
-            painter.setPen(colour)
-            painter.setBrush(Qt.BrushStyle.NoBrush if self._health == "starting" else colour)
-            match self._health:
-                case "degraded":
-                    painter.drawPolygon(
-                        QPolygonF(
-                            [
-                                QPointF(box.center().x(), box.top()),
-                                box.bottomRight(),
-                                box.bottomLeft(),
-                            ]
-                        )
-                    )
-                case "down":
-                    painter.drawRect(box)
-                case _:
-                    painter.drawEllipse(box)
+            place = QRectF(0, 0, LIGHT_SIZE, LIGHT_SIZE)
+            paint_light(painter, place, self._health, self._colours[self._health])

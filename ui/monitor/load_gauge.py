@@ -10,6 +10,7 @@ from ui.theme import Theme
 
 LOW_WAITS_ABOVE = 70.0
 ONLY_CRITICAL_ABOVE = 90.0
+_HEIGHT = 14
 
 
 class LoadGauge(QWidget):
@@ -19,6 +20,7 @@ class LoadGauge(QWidget):
         super().__init__(parent)
         self._theme = theme
         self._load = 0.0
+        self.setFixedHeight(_HEIGHT)
 
     def set_load(self, load: float) -> None:
         """Show a load of 0 to 100."""
@@ -26,7 +28,7 @@ class LoadGauge(QWidget):
         self.update()
 
     def sizeHint(self) -> QSize:
-        return QSize(150, 12)
+        return QSize(150, _HEIGHT)
 
     def paintEvent(self, event: QPaintEvent) -> None:
         theme = self._theme

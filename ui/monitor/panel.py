@@ -1,4 +1,4 @@
-"""The monitoring panel: latency, load, cache, the four layers, and where data come from."""
+"""The monitoring panel: whether all is well in one line, and the figures behind it on pages."""
 
 from __future__ import annotations
 
@@ -6,44 +6,79 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from PySide6.QtCore import QEvent, Qt
-from PySide6.QtGui import QColor, QPalette
+from PySide6.QtCore import QEvent, QSize, Qt, Signal
+from PySide6.QtGui import QColor, QHideEvent, QPalette, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import (
+    QBoxLayout,
+    QButtonGroup,
     QFrame,
     QGridLayout,
     QHBoxLayout,
     QLabel,
+    QLayout,
     QPushButton,
+    QScrollArea,
+    QStackedWidget,
+    QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
 from ui.bridge import RequestAnswer
-from ui.monitor.lights import Light
-from ui.monitor.load_gauge import LOW_WAITS_ABOVE, ONLY_CRITICAL_ABOVE, LoadGauge
+from ui.monitor import latency, layers, load, traffic
+from ui.monitor.event_list import EventList
+from ui.monitor.figure_grid import Cell, Column, FigureGrid
+from ui.monitor.load_gauge import LoadGauge
 from ui.monitor.record import Record
+from ui.monitor.sections import SCROLL_BAR_GAP_PX, Sections
+from ui.monitor.verdict import verdict
 from ui.theme import Theme
 from upbit_backbone.clock import Clock
-from upbit_backbone.protocol import Health, PerformanceMetrics, Priority, SystemStatus
+from upbit_backbone.protocol import (
+    Health,
+    PerformanceMetrics,
+    SystemEvent,
+    SystemStatus,
+    WindowStats,
+)
 
 if TYPE_CHECKING:
+    from ui.monitor.figure_grid import Ink
     from ui.monitor.history import LagPlot, LoadPlot
 
 logger = logging.getLogger(__name__)
 
-_FEW_SAMPLES = 20
-_PLOTS_WIDTH = 200
+OVERVIEW, CALLS, COUNTS, EVENTS = range(4)
+WINDOWS = ("10s", "5m", "1h")
+"""As the service names them."""
+_FIRST_WINDOW = "5m"
+_PLOTS_WIDTH = 170
 _PLOT_HEIGHTS = (44, 57)
 """The lower one has the times below it."""
-_LAYERS = ("layer_4", "layer_3", "layer_2", "layer_1")
-_NOTHING = "–"
+_LEAST_WIDTH = 320
+_PLOTS_EVERY_S = 5.0
+"""Drawing them takes four times as long as all else of the panel, and they move by three pixels."""
+_ONE_LINE_FROM_PX = 940
+"""From this width on verdict and buttons stand side by side."""
+_GLANCE_FROM_PX = 520
+_BUTTONS_IN_A_LINE_FROM_PX = 480
+_VERDICT_INKS: dict[Health, Ink] = {
+    "healthy": "text",
+    "degraded": "warning",
+    "down": "bad",
+    "starting": "dim",
+}
 
 
 class MonitorPanel(QWidget):
     """Shows what the service says of itself; computes nothing.
 
-    The plots of the last minutes come when they are asked for: see `show_plots`.
+    What nobody sees is not painted, and not even written: only the record of the plots is kept
+    while the panel is hidden. The plots come when they are asked for: see `show_plots`.
     """
+
+    shownChanged = Signal(bool)
+    """Whether somebody sees the panel."""
 
     def __init__(self, theme: Theme, clock: Clock, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -55,79 +90,65 @@ class MonitorPanel(QWidget):
         self._status: SystemStatus | None = None
         self._metrics: PerformanceMetrics | None = None
         self._answer: RequestAnswer | None = None
-        self._frame_p95_ms: float | None = None
+        self._plotted_s = 0.0
+        self._window = _FIRST_WINDOW
+        self._grids: list[FigureGrid] = []
 
-        row = QHBoxLayout(self)
-        row.setContentsMargins(12, 6, 12, 8)
-        row.setSpacing(13)
-        self._titles: list[QLabel] = []
-
-        latency = self._section(row, 3)
-        self._latency_heads = [self._dim_label() for _ in range(5)]
-        for column, head in enumerate(self._latency_heads):
-            latency.addWidget(head, 0, column, _side(column))
-        self._latency: dict[Priority, list[QLabel]] = {}
-        for line, priority in enumerate(Priority, start=1):
-            labels = [QLabel(priority.name, self), *(QLabel(_NOTHING, self) for _ in range(4))]
-            for column, label in enumerate(labels):
-                latency.addWidget(label, line, column, _side(column))
-            self._latency[priority] = labels
-
-        load = self._section(row, 2)
-        self._gauge = LoadGauge(theme, self)
-        load.addWidget(self._gauge, 0, 0, 1, 2)
-        self._load_names, self._load_values = self._pairs(load, 1, 4)
-
-        # The room is theirs from the start: nothing moves when they arrive.
-        self._plots = self._section(row, 4)
-        self._plot_names = [self._dim_label() for _ in range(2)]
-        for line, name in enumerate(self._plot_names):
-            self._plots.addWidget(name, line, 0, Qt.AlignmentFlag.AlignTop)
-            self._plots.setRowMinimumHeight(line, _PLOT_HEIGHTS[line])
-        self._plots.setVerticalSpacing(0)
-        self._plots.setColumnStretch(1, 1)
-        self._plots.setColumnMinimumWidth(1, _PLOTS_WIDTH)
-        self._plots_button = QPushButton(self)
-        self._plots_button.clicked.connect(self.show_plots)
-        self._plots.addWidget(self._plots_button, 0, 1, 2, 1, Qt.AlignmentFlag.AlignCenter)
-
-        cache = self._section(row, 2)
-        self._cache_names, self._cache_values = self._pairs(cache, 0, 4)
-
-        layers = self._section(row, 3)
-        self._lights: dict[str, tuple[Light, QLabel, QLabel]] = {}
-        for line, layer in enumerate(_LAYERS):
-            light, name, word = Light(theme, self), QLabel(self), QLabel(_NOTHING, self)
-            layers.addWidget(light, line, 0)
-            layers.addWidget(name, line, 1)
-            layers.addWidget(word, line, 2)
-            layers.setColumnStretch(2, 1)
-            self._lights[layer] = (light, name, word)
-
-        origin = self._section(row, 3)
-        self._origin_names, self._origin_values = self._pairs(origin, 0, 4)
-        row.addStretch(1)
+        self.events = EventList(theme, self)
+        self._pages = QStackedWidget(self)
+        self.overview = self._overview()
+        self.calls = self._grid(latency.KIND_COLUMNS, 2)
+        self.counts = self._counts()
+        for page in (self.overview, _scrolled(self.calls), self.counts, self.events):
+            self._pages.addWidget(page)
+        self._top = QBoxLayout(QBoxLayout.Direction.LeftToRight)
+        self._top.setSpacing(4)
+        self._top.addLayout(self._glance(), 1)
+        self._switches = self._buttons()
+        self._top.addLayout(self._switches)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(8, 2, 8, 6)
+        column.setSpacing(4)
+        # The panel says itself how narrow it may be: `minimumSizeHint`.
+        column.setSizeConstraint(QLayout.SizeConstraint.SetNoConstraint)
+        column.addLayout(self._top)
+        column.addWidget(self._pages, 1)
         self._retranslate()
 
     def set_status(self, status: SystemStatus) -> None:
         """Show connection, origin and the layers' health."""
         self._status = status
-        self._show_status()
+        if self.isVisible():
+            self._show_status()
 
-    def set_metrics(self, metrics: PerformanceMetrics, frame_p95_ms: float | None) -> None:
-        """Show the service's figures, and how long the chart takes to paint a frame.
-
-        Comes once a second, and each is a sample of the plots.
-        """
-        self._metrics, self._frame_p95_ms = metrics, frame_p95_ms
+    def set_metrics(self, metrics: PerformanceMetrics) -> None:
+        """Show the service's figures; each is a sample of the plots, too."""
+        self._metrics = metrics
         self._record.add(self._clock.now_ms() / 1_000, metrics.load, metrics.loop_lag_p95_ms)
-        self._show_metrics()
-        self._show_plots()
+        if self.isVisible():
+            self._show_metrics()
 
     def set_answer(self, answer: RequestAnswer) -> None:
         """Show where the candles loaded last came from, and how fast."""
         self._answer = answer
-        self._show_status()
+        if self.isVisible():
+            self._show_status()
+
+    def add_events(self, events: tuple[SystemEvent, ...]) -> None:
+        """Take what has happened, oldest first."""
+        self.events.model.add(events)
+
+    def open_page(self, page: int) -> None:
+        """Show one of the pages."""
+        self._page_buttons.button(page).setChecked(True)
+        self._pages.setCurrentIndex(page)
+        self._show_all()
+
+    def choose_window(self, window: str) -> None:
+        """Show the figures of ``"10s"``, ``"5m"`` or ``"1h"``."""
+        self._window_buttons.button(WINDOWS.index(window)).setChecked(True)
+        self._window = window
+        self._show_all()
 
     def show_plots(self) -> None:
         """Make the plots; what was recorded before is drawn, too.
@@ -142,211 +163,129 @@ class MonitorPanel(QWidget):
             from ui.monitor.history import LagPlot, LoadPlot
         except ImportError as error:
             logger.warning("no plots in the monitor: %s", error)
-            self._plots_button.setEnabled(False)
+            self.plots_button.setEnabled(False)
             return
-        self._plots_button.hide()
+        self.plots_button.hide()
         self._load_plot, self._lag_plot = LoadPlot(self._theme, self), LagPlot(self._theme, self)
         for line, plot in enumerate((self._load_plot, self._lag_plot)):
             self._plots.addWidget(plot, line, 1)
         self._show_plots()
+
+    def sizeHint(self) -> QSize:
+        return QSize(super().sizeHint().width(), self.minimumSizeHint().height())
+
+    def minimumSizeHint(self) -> QSize:
+        # As narrow as the parts below each other: they are laid out by what room there is.
+        return QSize(_LEAST_WIDTH, super().minimumSizeHint().height())
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self._show_all()
+        self.shownChanged.emit(True)
+
+    def hideEvent(self, event: QHideEvent) -> None:
+        super().hideEvent(event)
+        self.shownChanged.emit(False)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        direction = QBoxLayout.Direction
+        wide = self.width() >= _ONE_LINE_FROM_PX
+        self._top.setDirection(direction.LeftToRight if wide else direction.TopToBottom)
+        beside = self.width() >= _BUTTONS_IN_A_LINE_FROM_PX
+        self._switches.setDirection(direction.LeftToRight if beside else direction.TopToBottom)
+        self._figures.setVisible(self.width() >= _GLANCE_FROM_PX)
 
     def changeEvent(self, event: QEvent) -> None:
         if event.type() == QEvent.Type.LanguageChange:
             self._retranslate()
         super().changeEvent(event)
 
-    def _retranslate(self) -> None:
-        for title, text in zip(
-            self._titles,
-            (
-                self.tr("Latency (ms, 5 min)"),
-                self.tr("Load"),
-                self.tr("Last 5 minutes (KST)"),
-                self.tr("Cache"),
-                self.tr("Layers"),
-                self.tr("Source of the data"),
-            ),
-            strict=True,
-        ):
-            title.setText(text)
-        self._plots_button.setText(self.tr("Show plots"))
-        for labels, texts in (
-            (
-                self._latency_heads,
-                (self.tr("Priority"), "p50", "p95", "p99", self.tr("Count")),
-            ),
-            (
-                self._load_names,
-                (
-                    self.tr("Load"),
-                    self.tr("Put off now"),
-                    self.tr("Loop lag p95"),
-                    self.tr("Frame p95"),
-                ),
-            ),
-            (self._plot_names, (self.tr("Load"), self.tr("Lag (ms)"))),
-            (
-                self._cache_names,
-                (
-                    self.tr("Hit rate"),
-                    self.tr("Answered"),
-                    self.tr("Sent to exchange"),
-                    self.tr("Errors"),
-                ),
-            ),
-            (
-                self._origin_names,
-                (
-                    self.tr("Connection"),
-                    self.tr("Origin"),
-                    self.tr("Last load"),
-                    self.tr("Clock offset"),
-                ),
-            ),
-        ):
-            for label, text in zip(labels, texts, strict=True):
-                label.setText(text)
-        names = {
-            "layer_4": self.tr("4 API"),
-            "layer_3": self.tr("3 Coordinator"),
-            "layer_2": self.tr("2 Storage"),
-            "layer_1": self.tr("1 Routing"),
-        }
-        for layer, (_, name, _) in self._lights.items():
-            name.setText(names[layer])
-        self._show_status()
-        self._show_metrics()
+    # Composition
 
-    def _show_status(self) -> None:
-        status = self._status
-        if status is not None:
-            for layer, (light, _, word) in self._lights.items():
-                state = status.health.layers[layer]
-                light.set_health(state.health)
-                word.setText(self._health_word(state.health))
-                word.setToolTip(state.reason)
-            connection = {
-                "live": self.tr("live"),
-                "connecting": self.tr("connecting"),
-                "polling": self.tr("polled by REST"),
-                "offline": self.tr("offline"),
-            }.get(status.connection, status.connection)
-            self._origin_values[0].setText(connection)
-            self._origin_values[0].setToolTip(status.reason)
-            mark = self.tr("SIMULATED")
-            origin = f"{status.identity} · {mark}" if status.simulated else status.identity
-            self._origin_values[1].setText(origin)
-            self._origin_values[3].setText(f"{status.exchange_offset_ms:+d} ms")
-        if self._answer is not None:
-            metadata = self._answer.metadata
-            source = {
-                "websocket": "WebSocket",
-                "rest": "REST",
-                "cache": self.tr("memory"),
-                "storage": self.tr("disk"),
-                None: _NOTHING,
-            }[metadata.source]
-            text = self.tr("{0} candles, {1}, {2} ms").format(
-                metadata.data_count, source, f"{metadata.processing_time_ms:.0f}"
-            )
-            self._origin_values[2].setText(text)
-            self._origin_values[2].setToolTip(metadata.path)
+    def _glance(self) -> QHBoxLayout:
+        """Light and verdict, the service's reason, and four figures."""
+        row = QHBoxLayout()
+        row.setSpacing(12)
+        verdict_columns = (Column("●", right=False), Column("", right=False))
+        self._verdict = self._grid(verdict_columns, 1, heavy=True)
+        self._reason = self._grid((Column("", right=False, stretch=True),), 1)
+        self._figures = self._grid(traffic.GLANCE_COLUMNS, 1)
+        row.addWidget(self._verdict)
+        row.addWidget(self._reason, 1)
+        row.addWidget(self._figures)
+        return row
 
-    def _show_metrics(self) -> None:
-        metrics = self._metrics
-        if metrics is None:
-            return
-        for priority, labels in self._latency.items():
-            stats = metrics.latency.get(priority)
-            if stats is None or not stats.count:
-                texts = [_NOTHING, _NOTHING, _NOTHING, "0"]
-            else:
-                texts = [
-                    _ms(stats.p50_ms),
-                    _ms(stats.p95_ms),
-                    _ms(stats.p99_ms),
-                    f"{stats.count:,}",
-                ]
-            for label, text in zip(labels[1:], texts, strict=True):
-                label.setText(text)
-            few = stats is not None and 0 < stats.count < _FEW_SAMPLES
-            for label in labels[1:]:
-                label.setToolTip(self.tr("too few samples to trust the figure") if few else "")
-                label.setEnabled(not few)
-        self._gauge.set_load(metrics.load)
-        if metrics.load > ONLY_CRITICAL_ABOVE:
-            held = self.tr("all but CRITICAL")
-        elif metrics.load > LOW_WAITS_ABOVE:
-            held = "LOW"
-        else:
-            held = self.tr("nothing")
-        frame = _NOTHING if self._frame_p95_ms is None else f"{self._frame_p95_ms:.1f} ms"
-        for label, text in zip(
-            self._load_values,
-            (f"{metrics.load:.0f} / 100", held, f"{metrics.loop_lag_p95_ms:.1f} ms", frame),
-            strict=True,
-        ):
-            label.setText(text)
-        for label, text in zip(
-            self._cache_values,
-            (
-                f"{metrics.cache_hit_rate * 100:.1f}%",
-                f"{metrics.requests:,}",
-                f"{metrics.exchange_requests:,}",
-                f"{metrics.errors:,}",
-            ),
-            strict=True,
-        ):
-            label.setText(text)
+    def _buttons(self) -> QBoxLayout:
+        """Buttons for pages and windows."""
+        both = QBoxLayout(QBoxLayout.Direction.LeftToRight)
+        both.setSpacing(2)
+        pages, self._page_buttons = self._button_row(4)
+        self._page_buttons.idClicked.connect(self.open_page)
+        windows, self._window_buttons = self._button_row(len(WINDOWS))
+        self._window_buttons.idClicked.connect(lambda place: self.choose_window(WINDOWS[place]))
+        windows.insertStretch(0, 1)
+        both.addLayout(pages)
+        both.addSpacing(8)
+        both.addLayout(windows, 1)
+        self._page_buttons.button(OVERVIEW).setChecked(True)
+        self._window_buttons.button(WINDOWS.index(_FIRST_WINDOW)).setChecked(True)
+        return both
 
-    def _show_plots(self) -> None:
-        times_s, load, lag_ms = self._record.columns()
-        if self._load_plot is not None:
-            self._load_plot.show_values(times_s, load)
-        if self._lag_plot is not None:
-            self._lag_plot.show_values(times_s, lag_ms)
+    def _button_row(self, count: int) -> tuple[QHBoxLayout, QButtonGroup]:
+        row, group = QHBoxLayout(), QButtonGroup(self)
+        row.setSpacing(1)
+        for number in range(count):
+            button = QToolButton(self)
+            button.setCheckable(True)
+            button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+            group.addButton(button, number)
+            row.addWidget(button)
+        return row, group
 
-    def _health_word(self, health: Health) -> str:
-        return {
-            "healthy": self.tr("healthy"),
-            "degraded": self.tr("degraded"),
-            "down": self.tr("down"),
-            "starting": self.tr("starting"),
-        }[health]
+    def _overview(self) -> Sections:
+        page = Sections(self)
+        self._priorities = self._grid(latency.PRIORITY_COLUMNS, 5)
+        page.add(_column(self._priorities), 1)
+        self._gauge = LoadGauge(self._theme, self)
+        self._terms = self._grid(load.TERM_COLUMNS, 3)
+        self._load_states = self._grid(load.STATE_COLUMNS, 2)
+        page.add(_column(self._gauge, self._terms, self._load_states), 1)
+        self._layers = self._grid(layers.COLUMNS, 4)
+        self._sources = self._grid(layers.SOURCE_COLUMNS, 2)
+        page.add(_column(self._layers, self._sources), 5)
+        page.add(self._plots_part(), 4)
+        return page
 
-    def _section(self, row: QHBoxLayout, stretch: int) -> QGridLayout:
-        if self._titles:
-            rule = QFrame(self)
-            rule.setFixedWidth(1)
-            rule.setAutoFillBackground(True)
-            palette = rule.palette()
-            palette.setColor(QPalette.ColorRole.Window, QColor(self._theme.line))
-            rule.setPalette(palette)
-            row.addWidget(rule)
-        column = QVBoxLayout()
-        title = QLabel(self)
-        font = title.font()
-        font.setBold(True)
-        title.setFont(font)
-        self._titles.append(title)
-        grid = QGridLayout()
-        grid.setHorizontalSpacing(10)
-        grid.setVerticalSpacing(3)
-        column.addWidget(title)
-        column.addLayout(grid)
-        column.addStretch(1)
-        row.addLayout(column, stretch)
+    def _plots_part(self) -> QGridLayout:
+        # The room is theirs from the start: nothing moves when they arrive.
+        self._plots = QGridLayout()
+        self._plot_names = [self._dim_label() for _ in _PLOT_HEIGHTS]
+        for line, name in enumerate(self._plot_names):
+            self._plots.addWidget(name, line, 0, Qt.AlignmentFlag.AlignTop)
+            self._plots.setRowMinimumHeight(line, _PLOT_HEIGHTS[line])
+        self._plots.setVerticalSpacing(0)
+        self._plots.setColumnStretch(1, 1)
+        self._plots.setColumnMinimumWidth(1, _PLOTS_WIDTH)
+        self.plots_button = QPushButton(self)
+        self.plots_button.clicked.connect(self.show_plots)
+        self._plots.addWidget(self.plots_button, 0, 1, 2, 1, Qt.AlignmentFlag.AlignCenter)
+        return self._plots
+
+    def _counts(self) -> Sections:
+        page = Sections(self)
+        self._call_counts = self._grid(traffic.PAIR_COLUMNS, 6)
+        self._tiers = self._grid(traffic.TIER_COLUMNS, 4)
+        self._happened = self._grid(traffic.COUNT_COLUMNS, 5)
+        self._store = self._grid(traffic.PAIR_COLUMNS, 4)
+        for grid in (self._call_counts, self._tiers, self._happened, self._store):
+            page.add(_column(grid), 1)
+        return page
+
+    def _grid(self, columns: tuple[Column, ...], rows: int, *, heavy: bool = False) -> FigureGrid:
+        grid = FigureGrid(self._theme, columns, rows, self, heavy=heavy)
+        self._grids.append(grid)
         return grid
-
-    def _pairs(
-        self, grid: QGridLayout, first: int, count: int
-    ) -> tuple[list[QLabel], list[QLabel]]:
-        names = [self._dim_label() for _ in range(count)]
-        values = [QLabel(_NOTHING, self) for _ in range(count)]
-        for line, (name, value) in enumerate(zip(names, values, strict=True), start=first):
-            grid.addWidget(name, line, 0)
-            grid.addWidget(value, line, 1, Qt.AlignmentFlag.AlignRight)
-        return names, values
 
     def _dim_label(self) -> QLabel:
         label = QLabel(self)
@@ -355,11 +294,102 @@ class MonitorPanel(QWidget):
         label.setPalette(palette)
         return label
 
+    def _retranslate(self) -> None:
+        pages = (self.tr("Overview"), self.tr("Calls"), self.tr("Counts"), self.tr("Events"))
+        windows = (self.tr("10 s"), self.tr("5 min"), self.tr("1 h"))
+        for group, texts in ((self._page_buttons, pages), (self._window_buttons, windows)):
+            for button, text in zip(group.buttons(), texts, strict=True):
+                button.setText(text)
+        for button in self._window_buttons.buttons():
+            button.setToolTip(self.tr("how far back latencies, rates and counts look"))
+        self.overview.set_titles(
+            self.tr("Latency (ms)"),
+            self.tr("Load"),
+            self.tr("Layers"),
+            self.tr("Last 5 minutes (KST)"),
+        )
+        self.counts.set_titles(
+            self.tr("Calls"),
+            self.tr("Answers from"),
+            self.tr("What happened"),
+            self.tr("Store"),
+        )
+        self.plots_button.setText(self.tr("Show plots"))
+        plot_names = (self.tr("Load"), self.tr("Lag (ms)"))
+        for label, text in zip(self._plot_names, plot_names, strict=True):
+            label.setText(text)
+        self._show_all()
+        for grid in self._grids:
+            grid.forget_widths()
 
-def _side(column: int) -> Qt.AlignmentFlag:
-    return Qt.AlignmentFlag.AlignRight if column else Qt.AlignmentFlag.AlignLeft
+    # What is shown
+
+    @property
+    def _stats(self) -> WindowStats | None:
+        return None if self._metrics is None else self._metrics.windows.get(self._window)
+
+    def _show_all(self) -> None:
+        self._show_status()
+        self._show_metrics()
+        self._show_plots()
+
+    def _show_status(self) -> None:
+        self._show_verdict()
+        if self._status is not None and self._pages.currentIndex() == OVERVIEW:
+            self._layers.set_rows(layers.layer_rows(self._status, self._clock.now_ms()))
+            self._sources.set_rows(layers.source_rows(self._status, self._answer))
+
+    def _show_verdict(self) -> None:
+        found = verdict(self._status, self._metrics)
+        ink = _VERDICT_INKS[found.health]
+        self._verdict.set_rows([[Cell(light=found.health), Cell(found.text, ink, found.details)]])
+        self._reason.set_rows([[Cell(found.details, "dim")]])
+
+    def _show_metrics(self) -> None:
+        metrics, window = self._metrics, self._stats
+        if metrics is None:
+            return
+        self._show_verdict()
+        self._figures.set_rows(traffic.glance(metrics, window))
+        page = self._pages.currentIndex()
+        if page == OVERVIEW:
+            self._priorities.set_rows(latency.priority_rows(metrics, window))
+            self._gauge.set_load(metrics.load)
+            self._gauge.setToolTip(load.held_back(metrics))
+            self._terms.set_rows(load.term_rows(metrics))
+            self._load_states.set_rows(load.state_rows(metrics))
+            if self._clock.monotonic() - self._plotted_s >= _PLOTS_EVERY_S:
+                self._show_plots()
+        elif page == CALLS:
+            self.calls.set_rows(latency.kind_rows(window))
+        elif page == COUNTS:
+            self._call_counts.set_rows(traffic.call_rows(metrics, window))
+            self._tiers.set_rows(traffic.tier_rows(metrics, window))
+            self._happened.set_rows(traffic.count_rows(metrics, window))
+            self._store.set_rows(traffic.store_rows(metrics))
+
+    def _show_plots(self) -> None:
+        if self._load_plot is None or self._lag_plot is None:
+            return
+        self._plotted_s = self._clock.monotonic()
+        times_s, load_of, lag_ms = self._record.columns()
+        self._load_plot.show_values(times_s, load_of)
+        self._lag_plot.show_values(times_s, lag_ms)
 
 
-def _ms(value: float) -> str:
-    """Three figures: 0.42, 4.20, 42.0, 420."""
-    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}"
+def _column(*parts: QWidget) -> QVBoxLayout:
+    column = QVBoxLayout()
+    column.setSpacing(3)
+    for part in parts:
+        column.addWidget(part)
+    return column
+
+
+def _scrolled(content: QWidget) -> QScrollArea:
+    area = QScrollArea()
+    area.setFrameShape(QFrame.Shape.NoFrame)
+    area.setWidgetResizable(True)
+    area.setMinimumHeight(0)
+    area.setViewportMargins(0, 0, SCROLL_BAR_GAP_PX, 0)
+    area.setWidget(content)
+    return area

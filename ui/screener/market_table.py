@@ -70,6 +70,10 @@ class MarketTable(QAbstractTableModel):
         if self._dirty and not self._flush_timer.isActive():
             self._flush_timer.start()
 
+    def ticker_of(self, symbol: str) -> Ticker | None:
+        """The latest ticker of a market, listed or not."""
+        return self._tickers.get(symbol)
+
     def resort(self) -> None:
         """Put the rows in order again; prices that changed since do not move them."""
         order = self._sorted(self._shown)

@@ -7,7 +7,6 @@ Whatever happens to it costs order, never a call: without it, calls go down dire
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -25,6 +24,7 @@ from upbit_backbone.errors import (
     DeadlineError,
     InvalidRequestError,
     SystemOverloadedError,
+    shown,
 )
 from upbit_backbone.protocol import (
     BackboneRequest,
@@ -33,10 +33,8 @@ from upbit_backbone.protocol import (
     Priority,
     SystemEvent,
 )
-from upbit_backbone.tasks import TaskOwner
+from upbit_backbone.tasks import KeptTask, TaskOwner
 from upbit_backbone.telemetry.events import EventLog
-
-logger = logging.getLogger(__name__)
 
 MOST_WAITING: Final = 1_000
 """Calls of one priority in a queue, and published requests without an answer; further ones wait
@@ -50,10 +48,6 @@ KEPT_ANSWERS: Final = 1_000
 """Answers to published requests that nobody has asked for yet; the oldest are dropped."""
 MOST_UNREAD: Final = 1_000
 """Events a reader may leave unread; then the oldest are dropped, which their numbers show."""
-FIRST_RECOVERY_S: Final = 0.1
-LONGEST_RECOVERY_S: Final = 30.0
-SOUND_AFTER_S: Final = 10.0
-"""Having run for so long it is well, and the next recovery is quick again."""
 RETRY_AFTER_S: Final = 2.0
 """The load has to stay low for so long before shed callers run again."""
 
@@ -185,10 +179,9 @@ class EventBusIntegration:
         self._open_since_s: dict[Priority, float | None] = dict.fromkeys(LANES, 0.0)
         """Since when a priority may begin; None: it may not."""
         self._news = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._again: asyncio.TimerHandle | None = None
-        self._recovery_s = FIRST_RECOVERY_S
-        self._began_s = self._away_since_s = clock.monotonic()
+        self._task = KeptTask(
+            self._dispatch, name="event bus", on_begin=self._come_back, on_end=self._go_away
+        )
         self._running = False
         self._work: Work | None = None
         self._published = TaskOwner()
@@ -198,13 +191,12 @@ class EventBusIntegration:
         self._readers: WeakSet[SystemEvents] = WeakSet()
         self.failure = "not running"
         """Why calls go down directly now; empty while the bus works."""
-        self.failures = 0
-        """How often it went away by itself."""
 
     async def start(self) -> None:
         """Begin to admit."""
-        self._running = True
-        self._begin()
+        self._running, self.failure = True, ""
+        self._lanes = Lanes(self._slots)
+        self._task.start()
 
     async def stop(self) -> None:
         """Admit no more: who waits goes on directly. May be called twice.
@@ -212,13 +204,7 @@ class EventBusIntegration:
         Published requests without an answer end with `ClosedError`, and so do readers of events.
         """
         self._running = False
-        if self._again is not None:
-            self._again.cancel()
-            self._again = None
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+        await self._task.stop()
         self._go_direct("not running")
         await self._published.close()
         self._answers.clear()
@@ -266,7 +252,7 @@ class EventBusIntegration:
     def counters(self) -> dict[str, float]:
         """Who waits, who is in work, and how often the bus went away."""
         return {
-            "bus_failures": float(self.failures),
+            "bus_failures": float(self._task.failures),
             "bus_readers": float(len(self._readers)),
             "bus_published": float(len(self._answers)),
             "normal_waiting": float(self._lanes.waiting(Priority.NORMAL)),
@@ -293,7 +279,7 @@ class EventBusIntegration:
             ClosedError: the service is not running.
         """
         if not isinstance(request, BackboneRequest):
-            raise InvalidRequestError(f"publish takes a BackboneRequest, was {request!r}")
+            raise InvalidRequestError(f"publish takes a BackboneRequest, was {shown(request)}")
         name = str(request.request_id)
         if name in self._answers:
             raise InvalidRequestError(
@@ -326,10 +312,12 @@ class EventBusIntegration:
             ClosedError: the service was closed before it was answered.
             BackboneError: as the call itself would raise.
         """
+        if not isinstance(request_id, str):
+            raise InvalidRequestError(f"a request's id is a text, was {shown(request_id)}")
         task = self._answers.get(request_id)
         if task is None:
             raise InvalidRequestError(
-                f"no answer is kept for request {request_id!r}: expected an id that"
+                f"no answer is kept for request {shown(request_id)}: expected an id that"
                 " publish_data_request returned, asked for once"
             )
         await asyncio.wait([task])
@@ -360,7 +348,13 @@ class EventBusIntegration:
             reader.tell(news)
 
     def emergency_throttle(self, reason: str = "emergency throttle") -> Throttle:
-        """Pause LOW until the throttle is released; several hold until the last is."""
+        """Pause LOW until the throttle is released; several hold until the last is.
+
+        Raises:
+            InvalidRequestError: the reason is no text.
+        """
+        if not isinstance(reason, str):
+            raise InvalidRequestError(f"a reason is a text, was {shown(reason)}")
         throttle = Throttle(reason, self._release)
         self._throttles.append(throttle)
         self._events.add("layer_4", "warning", "load", f"LOW is paused: {reason}")
@@ -379,18 +373,6 @@ class EventBusIntegration:
             self._news.set()
 
     # The task, and what happens without it.
-
-    def _begin(self) -> None:
-        self._again = None
-        self._began_s = self._clock.monotonic()
-        self._lanes = Lanes(self._slots)
-        if self.failures and self.failure:
-            away_s = self._began_s - self._away_since_s
-            logger.info("the event bus works again, after %.1f s", away_s)
-            self._events.add("layer_4", "info", "health", "the event bus works again")
-        self.failure = ""
-        self._task = asyncio.get_running_loop().create_task(self._dispatch(), name="event bus")
-        self._task.add_done_callback(self._ended)
 
     async def _dispatch(self) -> None:
         """Let calls begin until cancelled."""
@@ -428,28 +410,14 @@ class EventBusIntegration:
             return False
         return self._load.check_resource_availability(priority)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        error = None if task.cancelled() else task.exception()
-        if not self._running or task is not self._task:
-            return
-        self._task = None
-        now = self._clock.monotonic()
-        if now - self._began_s >= SOUND_AFTER_S:
-            self._recovery_s = FIRST_RECOVERY_S
-        why = "its task was stopped" if error is None else f"{type(error).__name__}: {error}"
-        self.failures += 1
-        self._away_since_s = now
-        logger.warning(
-            "the event bus failed, calls go down directly for %.1f s: %s",
-            self._recovery_s,
-            why,
-            exc_info=error,
-        )
+    def _go_away(self, why: str) -> None:
         self._go_direct(f"the event bus failed and calls go down directly: {why}")
         self._events.add("layer_4", "warning", "health", self.failure)
-        loop = asyncio.get_running_loop()
-        self._again = loop.call_later(self._recovery_s, self._begin)
-        self._recovery_s = min(LONGEST_RECOVERY_S, 2 * self._recovery_s)
+
+    def _come_back(self) -> None:
+        self.failure = ""
+        self._lanes = Lanes(self._slots)
+        self._events.add("layer_4", "info", "health", "the event bus works again")
 
     def _go_direct(self, why: str) -> None:
         self.failure = why

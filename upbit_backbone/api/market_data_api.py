@@ -5,22 +5,29 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime
+from functools import partial
+from pathlib import Path
+from threading import get_ident
 from typing import Any, Literal, Self, TypeVar, overload
 
 import msgspec
 
+from upbit_backbone.api.calls import Calls
 from upbit_backbone.api.chunks import ChunkStream
+from upbit_backbone.api.event_bus import EventBusIntegration
 from upbit_backbone.api.filling import CERTAIN_AFTER_MS, fill_known
-from upbit_backbone.api.paths import DirectDataAccess
+from upbit_backbone.api.monitor import Monitor
 from upbit_backbone.api.stream import Stream
 from upbit_backbone.api.validation import (
     Interval,
     check_callback,
     check_choice,
     check_flag,
+    check_frame_time,
     check_grouping,
     check_interval,
     check_max_age,
+    check_number,
     check_priority,
     check_symbol,
     check_timeout,
@@ -35,7 +42,9 @@ from upbit_backbone.errors import (
     DeadlineError,
     InvalidRequestError,
     StaleDataError,
+    TransportError,
     UnknownSymbolError,
+    shown,
 )
 from upbit_backbone.indicators import IndicatorSeries, candles_needed, compute
 from upbit_backbone.models import (
@@ -61,17 +70,24 @@ from upbit_backbone.protocol import (
     Policy,
     Priority,
     Progress,
+    Reach,
+    Subscription,
+    SystemEvent,
     SystemStatus,
 )
-from upbit_backbone.telemetry.metrics import CallMetrics
 
 Value = TypeVar("Value")
 
 DEFAULT_COUNT = 200
 DEFAULT_VALUES = 100
 """Of an indicator: with what RSI needs before them, they are had of 400 candles."""
-ANSWER_BEFORE_S = 0.05
-"""So long before a call's time is over the layers below end with what they have."""
+DRAIN_S = 2.0
+"""How long calls in flight may go on when the service closes."""
+OPEN_AGAIN_S = 0.25
+"""A stream whose layer has failed is opened again so often until it works."""
+_TICKER, _ORDERBOOK = DataType.TICKER, DataType.ORDERBOOK
+_WITHOUT_HOLES = (DataType.TRADE, DataType.CANDLE)
+_MAX_AGE_S = tuple(priority.max_age_s for priority in Priority)
 
 
 def _nothing_stored(_: str) -> bool:
@@ -92,27 +108,37 @@ class MarketDataAPI:
         router: DataSource,
         coordinator: ChunkSource,
         clock: Clock,
-        metrics: CallMetrics,
+        bus: EventBusIntegration,
+        monitor: Monitor,
         system_status: Callable[[], SystemStatus],
-        performance: Callable[[], PerformanceMetrics],
         max_concurrent_requests: int,
         is_stored: Callable[[str], bool] = _nothing_stored,
     ) -> None:
         """For the composition root; programs use `create_default` or `create`."""
         self._router = router
         self._coordinator = coordinator
-        self._direct = DirectDataAccess(router, coordinator)
         self._clock = clock
-        self._metrics = metrics
+        self._now = clock.monotonic
+        self._bus = bus
+        self._monitor = monitor
+        self._ticker_hits = monitor.calls.hits_of(_TICKER)
+        self._orderbook_hits = monitor.calls.hits_of(_ORDERBOOK)
         self._system_status = system_status
-        self._performance = performance
-        # One set for each priority: many backfills must not keep a trading bot waiting.
-        self._slots = {
-            priority: asyncio.Semaphore(max_concurrent_requests) for priority in Priority
-        }
+        self._calls = Calls(
+            router,
+            coordinator,
+            bus=bus,
+            load=monitor.load,
+            clock=clock,
+            recorder=monitor.calls,
+            most_at_once=max_concurrent_requests,
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The one that it runs in; None: it does not run."""
+        self._thread: int | None = None
+        """That loop's. Asking which loop runs costs a hit as much as its answer."""
         self._listed: dict[str, Market] = {}
         self._is_stored = is_stored
-        self._running = False
         self._since_ms = clock.now_ms()
         self._on_close: Callable[[], Awaitable[None]] | None = None
 
@@ -136,7 +162,7 @@ class MarketDataAPI:
         if not isinstance(config, BackboneConfig):
             raise InvalidRequestError(
                 "create takes a BackboneConfig, such as BackboneConfig(exchange='simulator'),"
-                f" was {config!r}"
+                f" was {shown(config)}"
             )
         # The composition root knows this class; here alone this class asks for it.
         from upbit_backbone.manager import BackboneManager
@@ -146,13 +172,29 @@ class MarketDataAPI:
         manager.api._on_close = manager.shutdown
         return manager.api
 
+    @classmethod
+    async def create_configured_api(cls, path: str | Path) -> MarketDataAPI:
+        """Open with the settings of a TOML file; what the environment says overrides them.
+
+        Raises:
+            InvalidRequestError: the file cannot be read, or a setting makes no sense.
+            StorageError: the data folder cannot be used.
+        """
+        return await cls.create(BackboneConfig.from_file(path))
+
     async def start(self) -> None:
         """Begin to answer; the composition root calls it."""
-        self._running = True
+        self._calls.open()
+        self._loop, self._thread = asyncio.get_running_loop(), get_ident()
 
     async def stop(self) -> None:
-        """Answer no more; the composition root calls it."""
-        self._running = False
+        """Answer no more; the composition root calls it.
+
+        What was asked before is answered within two seconds, or ends with `ClosedError`. LOW
+        ends at once.
+        """
+        self._loop = self._thread = None
+        await self._calls.drain(DRAIN_S)
 
     async def close(self) -> None:
         """End the service that `create` opened. May be called twice."""
@@ -254,7 +296,9 @@ class MarketDataAPI:
                 DataType.CANDLE, symbol, timeframe, interval.end_ms, started
             )
             held = held.labelled("cache")
-            return self._hit(held, len(held), priority, started, "layer_2", age_s, with_metadata)
+            return self._hit(
+                DataType.CANDLE, held, len(held), priority, started, "layer_2", age_s, with_metadata
+            )
         response = await self._ask(
             BackboneRequest(
                 DataType.CANDLE,
@@ -277,6 +321,41 @@ class MarketDataAPI:
         if response.error is not None and not with_metadata:
             raise _with_partial(response.error, series, metadata)
         return (series, metadata) if with_metadata else series
+
+    async def get_stored_candles(
+        self, symbol: str, timeframe: str | Timeframe, *, count: int = DEFAULT_COUNT
+    ) -> tuple[CandleSeries, BackboneMetadata]:
+        """The newest candles that are stored, at once; nothing is asked of the exchange.
+
+        They are one stretch without a hole, wherever it ends; none, if none are stored.
+
+        Args:
+            symbol: Market code.
+            timeframe: As `get_candle_data`.
+            count: At most so many.
+
+        Returns:
+            Them, ascending, and metadata whose ``missing`` says what lacks up to now.
+
+        Raises:
+            InvalidRequestError: the call is wrong.
+        """
+        started = self._clock.monotonic()
+        self._check_running()
+        parsed = Timeframe.parse(timeframe)
+        check_symbol(symbol, ())
+        interval = self._interval(None, None, count)
+        request = BackboneRequest(
+            DataType.CANDLE,
+            (symbol,),
+            parsed,
+            count=interval.limit,
+            priority=Priority.HIGH,
+            max_age=Priority.LOW.max_age_s,
+            reach=Reach.STORED,
+        )
+        response = await self._ask(request, None, started)
+        return response.data, response.metadata
 
     @overload
     async def get_ticker_data(
@@ -323,6 +402,23 @@ class MarketDataAPI:
             StaleDataError: only an older one could be had.
             DeadlineError: not finished in time.
         """
+        # A hit, before anything else; what is wrong with a call is found out below.
+        if (
+            max_age is None
+            and timeout is None
+            and with_metadata is False
+            and type(priority) is Priority
+            and type(symbol) is str
+            and get_ident() == self._thread
+        ):
+            now = self._now
+            started = now()
+            held: Ticker | None = self._router.peek(
+                _TICKER, symbol, None, None, None, None, _MAX_AGE_S[priority], started
+            )
+            if held is not None:
+                self._ticker_hits[priority](now() - started)
+                return held
         latest: Ticker | tuple[Ticker, BackboneMetadata] = await self._latest(
             DataType.TICKER, symbol, priority, MAX_DEPTH, 0, max_age, timeout, with_metadata
         )
@@ -377,6 +473,24 @@ class MarketDataAPI:
         Raises:
             As `get_ticker_data`; DataUnavailableError: the market has no such grouping.
         """
+        # As `get_ticker_data`.
+        if (
+            max_age is timeout is None
+            and with_metadata is False
+            and type(depth) is type(level) is int
+            and (depth, level) == (MAX_DEPTH, 0)
+            and type(symbol) is str
+            and type(priority) is Priority
+            and get_ident() == self._thread
+        ):
+            now = self._now
+            started = now()
+            held: Orderbook | None = self._router.peek(
+                _ORDERBOOK, symbol, None, None, None, None, _MAX_AGE_S[priority], started
+            )
+            if held is not None:
+                self._orderbook_hits[priority](now() - started)
+                return held
         check_grouping(depth, level)
         latest: Orderbook | tuple[Orderbook, BackboneMetadata] = await self._latest(
             DataType.ORDERBOOK, symbol, priority, depth, level, max_age, timeout, with_metadata
@@ -435,7 +549,7 @@ class MarketDataAPI:
         """
         started = self._clock.monotonic()
         self._check_call(priority, timeout, with_metadata)
-        await self._check_symbol(symbol, priority, timeout)
+        await self._check_symbol(DataType.TRADE, symbol, priority, timeout)
         interval = self._interval(start_time, end_time, count)
         response = await self._ask(
             BackboneRequest(
@@ -606,20 +720,56 @@ class MarketDataAPI:
 
     def get_system_status(self) -> SystemStatus:
         """Where the data comes from and how every layer is doing, now."""
+        self._check_open()
         return self._system_status()
 
     def get_performance_metrics(self) -> PerformanceMetrics:
-        """Latencies, hit rate and counters, now."""
-        return self._performance()
+        """Latencies, rates, load and counters, now."""
+        self._check_open()
+        return self._monitor.figures()
+
+    def get_system_events(self, since: int = 0) -> tuple[SystemEvent, ...]:
+        """What happened lately, oldest first: gaps, blocks, reconnects, health, load, alerts.
+
+        Args:
+            since: Number of the newest event known already; 0 for all that are kept (1,000).
+        """
+        self._check_open()
+        check_number("since", since)
+        return self._monitor.events.since(since)
+
+    def report_frame_time(self, taken_s: float) -> None:
+        """Tell how long a screen took for a frame, seconds; it is shown among the figures.
+
+        Raises:
+            InvalidRequestError: not 0 to 1,000,000 seconds.
+        """
+        check_frame_time(taken_s)
+        self._monitor.frames.drawn(taken_s, self._now())
+
+    def oldest_wait_s(self, now: float) -> dict[Priority, float]:
+        """How long the oldest CRITICAL and HIGH call has waited for others to end."""
+        return self._calls.waits.oldest_s(now)
+
+    @property
+    def event_bus(self) -> EventBusIntegration:
+        """Requests by number, system events, and the throttle of LOW."""
+        return self._bus
 
     def status(self) -> LayerStatus:
         """This layer's own state."""
-        health: Health = "healthy" if self._running else "down"
-        reason = "" if self._running else "not running"
+        health: Health = "healthy"
+        reason = ""
+        if self._loop is None:
+            health, reason = "down", "not running"
+        elif self._bus.failure:
+            health, reason = "degraded", self._bus.failure
+        elif self._monitor.failure:
+            health, reason = "degraded", self._monitor.failure
         counters = {
-            "requests": float(self._metrics.requests),
-            "errors": float(self._metrics.errors),
-        }
+            "requests": float(self._monitor.calls.requests),
+            "errors": float(self._monitor.calls.errors),
+        } | self._bus.counters
         return LayerStatus("layer_4", health, reason, utc_datetime(self._since_ms), counters)
 
     async def _latest(
@@ -636,13 +786,13 @@ class MarketDataAPI:
         started = self._clock.monotonic()
         self._check_call(priority, timeout, with_metadata)
         check_max_age(max_age)
-        await self._check_symbol(symbol, priority, timeout)
+        await self._check_symbol(data_type, symbol, priority, timeout)
         max_age_s = priority.max_age_s if max_age is None else max_age
         # A peek does not tell the value's age, so whoever wants the metadata goes down.
         if depth == MAX_DEPTH and level == 0 and not with_metadata:
             value = self._router.peek(data_type, symbol, None, None, None, None, max_age_s, started)
             if value is not None:
-                return self._hit(value, 1, priority, started, "layer_1", None, False)
+                return self._hit(data_type, value, 1, priority, started, "layer_1", None, False)
         response = await self._ask(
             BackboneRequest(
                 data_type,
@@ -670,6 +820,7 @@ class MarketDataAPI:
 
     def _hit(
         self,
+        data_type: DataType,
         value: Value,
         count: int,
         priority: Priority,
@@ -679,7 +830,7 @@ class MarketDataAPI:
         with_metadata: bool,
     ) -> Value | tuple[Value, BackboneMetadata]:
         now = self._clock.monotonic()
-        self._metrics.answered(priority, started, now, hit=True)
+        self._monitor.calls.hits_of(data_type)[priority](now - started)
         if not with_metadata:
             return value
         metadata = BackboneMetadata(
@@ -700,33 +851,7 @@ class MarketDataAPI:
     ) -> BackboneResponse:
         """Send a request down, within its deadline."""
         self._check_running()
-        limit_s = _limit_s(request.priority, timeout)
-        left_s = None
-        if limit_s is not None:
-            left_s = max(0.0, started + limit_s - self._clock.monotonic())
-            # A little earlier: below it is known what arrived until then.
-            deadline_s = started + limit_s - min(ANSWER_BEFORE_S, limit_s / 10)
-            request = msgspec.structs.replace(request, deadline=deadline_s)
-        try:
-            async with asyncio.timeout(left_s) as deadline:
-                async with self._slots[request.priority]:
-                    response = await self._direct.fetch(request)
-        except TimeoutError as error:
-            self._metrics.failed()
-            if not (isinstance(error, DeadlineError) or deadline.expired()):
-                raise
-            raise DeadlineError(
-                f"no {request.data_type.value} of {', '.join(request.symbols)} within"
-                f" {limit_s:g} s: try again, or give a longer timeout",
-                missing=error.missing if isinstance(error, DeadlineError) else (),
-            ) from error
-        except BackboneError:
-            self._metrics.failed()
-            raise
-        now = self._clock.monotonic()
-        hit = response.metadata.cache_hit
-        self._metrics.answered(request.priority, started, now, hit=hit)
-        return response
+        return await self._calls.ask(request, _limit_s(request.priority, timeout), started)
 
     def _stream(
         self, data_type: DataType, symbol: str, timeframe: Timeframe | None, policy: Policy
@@ -737,7 +862,22 @@ class MarketDataAPI:
         request = BackboneRequest(
             data_type, (symbol,), timeframe, priority=Priority.HIGH, policy=policy
         )
-        return Stream(self._coordinator.subscribe(request))
+        return Stream(
+            self._coordinator.subscribe(request),
+            reopen=partial(self._subscribe_again, request),
+            tells_gaps_of=symbol if policy == "all" and data_type in _WITHOUT_HOLES else None,
+            now=lambda: utc_datetime(self._clock.now_ms()),
+        )
+
+    async def _subscribe_again(self, request: BackboneRequest) -> Subscription:
+        """Once the layers work again; they are begun anew one after the other."""
+        while True:
+            await asyncio.sleep(OPEN_AGAIN_S)
+            self._check_running()
+            try:
+                return self._coordinator.subscribe(request)
+            except (ClosedError, TransportError):
+                continue
 
     @staticmethod
     def _check_call(priority: Priority, timeout: float | None, with_metadata: bool) -> None:
@@ -747,7 +887,11 @@ class MarketDataAPI:
         check_flag("with_metadata", with_metadata)
 
     async def _check_symbol(
-        self, symbol: str, priority: Priority, timeout: float | None = None
+        self,
+        data_type: DataType,
+        symbol: str,
+        priority: Priority,
+        timeout: float | None = None,
     ) -> None:
         self._check_running()
         if not isinstance(symbol, str):
@@ -761,7 +905,7 @@ class MarketDataAPI:
                 async with asyncio.timeout(limit_s) as deadline:
                     await self.get_markets()
             except TimeoutError as error:
-                self._metrics.failed()
+                self._monitor.calls.failed(priority, data_type, "markets", type(error).__name__)
                 if not deadline.expired():
                     raise
                 raise DeadlineError(
@@ -775,7 +919,7 @@ class MarketDataAPI:
     ) -> None:
         """Of a market that is listed no more, what is stored can be had."""
         try:
-            await self._check_symbol(symbol, priority, timeout)
+            await self._check_symbol(DataType.CANDLE, symbol, priority, timeout)
         except UnknownSymbolError:
             if not self._is_stored(symbol):
                 raise
@@ -816,9 +960,32 @@ class MarketDataAPI:
         gone = tuple(span for span in metadata.silent if span.state == "after_delisting")
         return fill_known(series, start_ms, end_ms, (*metadata.missing, *gone))
 
-    def _check_running(self) -> None:
-        if not self._running:
+    def _check_open(self) -> None:
+        if self._loop is None:
             raise ClosedError("the market-data service is closed: open a new one")
+
+    def _check_running(self) -> None:
+        if asyncio.get_running_loop() is self._loop:
+            return
+        self._check_open()
+        raise InvalidRequestError(
+            "this service runs in another event loop, and a service belongs to one: open a second"
+            " one here, or ask with asyncio.run_coroutine_threadsafe in the other loop"
+        )
+
+
+async def create_default_api() -> MarketDataAPI:
+    """As `MarketDataAPI.create_default`."""
+    return await MarketDataAPI.create_default()
+
+
+async def create_configured_api(path: str | Path) -> MarketDataAPI:
+    """As `MarketDataAPI.create_configured_api`."""
+    return await MarketDataAPI.create_configured_api(path)
+
+
+IMarketDataAPI = MarketDataAPI
+"""The name that earlier programs know it by."""
 
 
 def _limit_s(priority: Priority, timeout: float | None) -> float | None:

@@ -7,16 +7,19 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import Final
 
+from upbit_backbone.api.event_bus import SystemReading
 from upbit_backbone.api.load_manager import LoadReading, SystemLoadManager
-from upbit_backbone.clock import Clock
+from upbit_backbone.clock import Clock, utc_datetime
 from upbit_backbone.protocol import (
     EventKind,
     LayerStatus,
     PerformanceMetrics,
     Priority,
+    SelfAudit,
     Severity,
     Tier,
 )
+from upbit_backbone.tasks import KeptTask
 from upbit_backbone.telemetry.alerts import Alerts, is_promised
 from upbit_backbone.telemetry.calls import TIERS, CallRecorder, layer_totals
 from upbit_backbone.telemetry.events import EventLog
@@ -69,6 +72,8 @@ class Monitor:
         layers: Callable[[], Mapping[str, LayerStatus]],
         oldest_wait_s: Callable[[float], Mapping[Priority, float]],
         low_processor_s: Callable[[], float] = lambda: 0.0,
+        on_reading: Callable[[SystemReading], None] = lambda reading: None,
+        self_audit: Callable[[], SelfAudit | None] = lambda: None,
         usage: Callable[[], Usage] | None = None,
         processors: int | None = None,
     ) -> None:
@@ -84,6 +89,8 @@ class Monitor:
             oldest_wait_s: As `WaitTracker.oldest_s`.
             low_processor_s: Processor time that work for LOW took since the start. Without it
                 LOW's share counts as load: LOW then yields too early, never too late.
+            on_reading: Told once a second what the service takes of the machine.
+            self_audit: As `Storage.self_audit`.
             usage: What the process takes; by default the system is asked.
             processors: How many it may use; by default the system is asked.
         """
@@ -103,6 +110,29 @@ class Monitor:
         self.frames = FrameTimes()
         self.load = SystemLoadManager(memory_limit_bytes=memory_limit_bytes, events=events)
         self.alerts = Alerts(events, clock)
+        self._on_reading = on_reading
+        self._self_audit = self_audit
+        self._used: Usage | None = None
+        self._tasks = (
+            KeptTask(lag.run, name="loop lag probe"),
+            KeptTask(self.run, name="monitor"),
+        )
+
+    async def start(self) -> None:
+        """Begin to look."""
+        for task in self._tasks:
+            task.start()
+
+    async def stop(self) -> None:
+        """Look no more. May be called twice."""
+        for task in self._tasks:
+            await task.stop()
+
+    @property
+    def failure(self) -> str:
+        """Why nobody looks at this moment; empty while somebody does."""
+        failures = (task.failure for task in self._tasks)
+        return next((f"the service is not watched: {one}" for one in failures if one), "")
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -115,9 +145,9 @@ class Monitor:
                 counted_s = now
                 self.count(now)
 
-    def measure(self, now: float) -> None:
+    def measure(self, now: float) -> LoadReading:
         """Take a reading of the load."""
-        usage = self._usage()
+        usage = self._used = self._usage()
         self._meter.measured(usage.processor_s, self._low_processor_s(), now)
         reading = LoadReading(
             loop_lag_p95_s=self._lag.p95_s,
@@ -128,6 +158,7 @@ class Monitor:
         )
         self.load.observe(reading, now)
         self.alerts.observe_load(self.load.load, self.load.reason, now)
+        return reading
 
     def count(self, now: float) -> None:
         """Count calls and what layers counted, and look whether promises are kept."""
@@ -147,6 +178,18 @@ class Monitor:
         self.alerts.observe_latency(self.calls.latency("5m", is_promised), now)
         answers = self.calls.answers("5m")
         self.alerts.observe_hits(_hit_rate(answers), sum(answers.values()), now)
+        if self._used is not None:
+            self._on_reading(self._reading(self._used))
+
+    def _reading(self, used: Usage) -> SystemReading:
+        return SystemReading(
+            time=utc_datetime(self._clock.now_ms()),
+            processor_share=self._meter.share,
+            memory_bytes=used.rss_bytes,
+            loop_lag_p95_s=self._lag.p95_s,
+            load=self.load.load,
+            band=self.load.band,
+        )
 
     def figures(self) -> PerformanceMetrics:
         """Everything, now."""
@@ -172,6 +215,7 @@ class Monitor:
             load_terms=self.load.terms,
             alerts=self.alerts.active,
             frame_p95_ms=None if frame_p95_s is None else frame_p95_s * 1_000,
+            self_audit=self._self_audit(),
         )
 
 

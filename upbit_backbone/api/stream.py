@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, Self
 
+from upbit_backbone.api.validation import check_priority
 from upbit_backbone.errors import ClosedError
 from upbit_backbone.models import Candle, Gap, Trade
 from upbit_backbone.protocol import Priority, Subscription, SubscriptionState
@@ -64,7 +65,12 @@ class Stream:
         return None if self._outage else self._inner.complete_to_ms
 
     def set_priority(self, priority: Priority) -> None:
-        """Who waits for it is more, or less, urgent from now on."""
+        """Who waits for it is more, or less, urgent from now on.
+
+        Raises:
+            InvalidRequestError: not a `Priority`.
+        """
+        check_priority(priority)
         self._priority = priority
         self._inner.set_priority(priority)
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import reprlib
 from collections.abc import Collection
 from datetime import datetime
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from upbit_backbone.clock import epoch_ms, utc_datetime
-from upbit_backbone.errors import InvalidRequestError, UnknownSymbolError
+from upbit_backbone.errors import InvalidRequestError, UnknownSymbolError, shown
 from upbit_backbone.protocol import MAX_DEPTH, Priority
 
 MAX_COUNT = 1_000_000_000
@@ -19,6 +18,7 @@ MAX_TIMEOUT_S = 1_000_000.0
 """11 days. Timers count milliseconds in 32 bits (Qt), which ends at 24 days."""
 MAX_VALUES = 10_000
 """Of an indicator, which is computed while nothing else runs."""
+LONGEST_SYMBOL = 40
 _MAX_EXACT = 1e15
 _FEW_MARKETS = 5
 """A recording has so few that a sentence names them all."""
@@ -40,11 +40,13 @@ def check_symbol(symbol: str, listed: Collection[str]) -> None:
         UnknownSymbolError: with the closest listed symbols.
     """
     if not isinstance(symbol, str):
-        raise InvalidRequestError(f"a symbol is a text such as 'KRW-BTC', was {_shown(symbol)}")
+        raise InvalidRequestError(f"a symbol is a text such as 'KRW-BTC', was {shown(symbol)}")
     if symbol in listed:
         return
-    if not listed and _SYMBOL.fullmatch(symbol):
+    if not listed and len(symbol) <= LONGEST_SYMBOL and _SYMBOL.fullmatch(symbol):
         return
+    if len(symbol) > LONGEST_SYMBOL:  # nothing is close to it, and to look takes time
+        raise UnknownSymbolError(symbol)
     upper = symbol.upper().strip()
     quote, _, base = upper.partition("-")
     likely = [code for code in (upper, f"{base}-{quote}", f"KRW-{upper}") if code in listed]
@@ -61,7 +63,17 @@ def check_priority(priority: Priority) -> None:
     """
     if not isinstance(priority, Priority):
         names = ", ".join(f"Priority.{known.name}" for known in Priority)
-        raise InvalidRequestError(f"priority must be one of {names}, was {_shown(priority)}")
+        raise InvalidRequestError(f"priority must be one of {names}, was {shown(priority)}")
+
+
+def check_number(name: str, number: int) -> None:
+    """Refuse what is no whole number from 0 on, or too large to count with.
+
+    Raises:
+        InvalidRequestError: names the argument.
+    """
+    if type(number) is not int or not 0 <= number <= _MAX_EXACT:
+        raise InvalidRequestError(f"{name} must be a whole number from 0 on, was {shown(number)}")
 
 
 def check_timeout(timeout: float | None) -> None:
@@ -73,7 +85,19 @@ def check_timeout(timeout: float | None) -> None:
     if timeout is not None and not _is_number(timeout, MAX_TIMEOUT_S):
         raise InvalidRequestError(
             f"timeout must be 0 to {MAX_TIMEOUT_S:,.0f} seconds, or None for the priority's own,"
-            f" was {_shown(timeout)}"
+            f" was {shown(timeout)}"
+        )
+
+
+def check_frame_time(taken_s: float) -> None:
+    """Refuse what is no time that a frame can take.
+
+    Raises:
+        InvalidRequestError: not 0 to 1,000,000.
+    """
+    if not _is_number(taken_s, MAX_TIMEOUT_S):
+        raise InvalidRequestError(
+            f"taken_s must be 0 to {MAX_TIMEOUT_S:,.0f} seconds, was {shown(taken_s)}"
         )
 
 
@@ -86,7 +110,7 @@ def check_max_age(max_age: float | None) -> None:
     if max_age is not None and not _is_number(max_age, float("inf")):
         raise InvalidRequestError(
             "max_age must be 0 seconds or more, or None for the priority's own,"
-            f" was {_shown(max_age)}"
+            f" was {shown(max_age)}"
         )
 
 
@@ -97,10 +121,10 @@ def check_grouping(depth: int, level: float) -> None:
         InvalidRequestError: says which of the two, and what is expected.
     """
     if type(depth) is not int or not 1 <= depth <= MAX_DEPTH:
-        raise InvalidRequestError(f"depth must be 1..{MAX_DEPTH}, was {_shown(depth)}")
+        raise InvalidRequestError(f"depth must be 1..{MAX_DEPTH}, was {shown(depth)}")
     if not _is_number(level, _MAX_EXACT):
         raise InvalidRequestError(
-            f"level must be a price step of 0 (no grouping) or more, was {_shown(level)}"
+            f"level must be a price step of 0 (no grouping) or more, was {shown(level)}"
         )
 
 
@@ -112,7 +136,7 @@ def check_values(count: int) -> None:
     """
     if type(count) is not int or not 1 <= count <= MAX_VALUES:
         raise InvalidRequestError(
-            f"count must be 1..{MAX_VALUES:,} values, was {_shown(count)}: of more candles,"
+            f"count must be 1..{MAX_VALUES:,} values, was {shown(count)}: of more candles,"
             " compute them with upbit_backbone.indicators.compute"
         )
 
@@ -125,7 +149,7 @@ def check_choice(name: str, value: object, known: tuple[str | None, ...]) -> Non
     """
     if not (value is None or isinstance(value, str)) or value not in known:
         words = " or ".join(map(repr, known))
-        raise InvalidRequestError(f"{name} must be {words}, was {_shown(value)}")
+        raise InvalidRequestError(f"{name} must be {words}, was {shown(value)}")
 
 
 def check_flag(name: str, value: bool) -> None:
@@ -135,7 +159,7 @@ def check_flag(name: str, value: bool) -> None:
         InvalidRequestError: it is something else.
     """
     if type(value) is not bool:
-        raise InvalidRequestError(f"{name} must be True or False, was {_shown(value)}")
+        raise InvalidRequestError(f"{name} must be True or False, was {shown(value)}")
 
 
 def check_callback(name: str, callback: object) -> None:
@@ -146,7 +170,7 @@ def check_callback(name: str, callback: object) -> None:
     """
     if callback is not None and not callable(callback):
         raise InvalidRequestError(
-            f"{name} must be a function that is called, or None, was {_shown(callback)}"
+            f"{name} must be a function that is called, or None, was {shown(callback)}"
         )
 
 
@@ -169,9 +193,9 @@ def check_interval(
             "start_time, end_time and count were all given: give at most two of the three"
         )
     if count is not None and (type(count) is not int or count < 1):
-        raise InvalidRequestError(f"count must be a whole number from 1 up, was {_shown(count)}")
+        raise InvalidRequestError(f"count must be a whole number from 1 up, was {shown(count)}")
     if count is not None and count > MAX_COUNT:
-        raise InvalidRequestError(f"count must be at most {MAX_COUNT:,}, was {_shown(count)}")
+        raise InvalidRequestError(f"count must be at most {MAX_COUNT:,}, was {shown(count)}")
     start_ms = None if start_time is None else _moment_ms("start_time", start_time)
     end_ms = None if end_time is None else _moment_ms("end_time", end_time)
     if start_ms is not None and start_ms > now_ms:
@@ -195,7 +219,7 @@ def _moment_ms(name: str, moment: datetime) -> int:
     if not isinstance(moment, datetime):
         raise InvalidRequestError(
             f"{name} must be a datetime such as datetime(2025, 9, 1, tzinfo=UTC), or None,"
-            f" was {_shown(moment)}"
+            f" was {shown(moment)}"
         )
     ms = epoch_ms(moment)
     if ms < 0:
@@ -219,11 +243,3 @@ def _is_number(value: Any, most: float) -> bool:
         # A longer whole number may not fit a float.
         return type(value) is not bool and 0 <= value <= min(most, _MAX_EXACT)
     return isinstance(value, float) and 0 <= value <= most
-
-
-def _shown(value: object) -> str:
-    """How a sentence names a value: on one line, and not all of a long one."""
-    try:
-        return " ".join(reprlib.repr(value).split())
-    except ValueError:  # Python writes no whole number of more than 4,300 digits
-        return f"a long {type(value).__name__}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import msgspec
 
@@ -10,6 +11,7 @@ from upbit_backbone.candle_checks import check_series
 from upbit_backbone.clock import SECOND_MS, Clock, epoch_ms, utc_datetime
 from upbit_backbone.coordinator.pages import Pages
 from upbit_backbone.coordinator.plan import (
+    NOT_ASKED,
     TOO_OLD_SECONDS,
     UNCONFIRMED,
     CandlePlan,
@@ -44,6 +46,11 @@ NO_CANDLE_BEFORE_MS = -62_135_596_800_000
 """The year 1, where the calendar begins: a walk for more candles than there are ends here."""
 SURE_AFTER_MS = 5_000
 """So long after its end a period is what it was, by what a page of the exchange says of it."""
+_STORED_WINDOWS = (400, 3_200, 25_600) + 16 * (204_800,)
+"""In how many periods at once the newest stored candle is looked for, from the end down: of 1m
+that is six years. A window without one costs next to nothing, one with candles is read whole."""
+_NO_STORED_BEFORE_MS = 0
+"""The exchange opened long after 1970."""
 _FARTHER: tuple[Source, ...] = ("cache", "storage", "rest")
 
 
@@ -64,6 +71,8 @@ class Gathered:
         """When the oldest part that may have changed since was current; None: all is proved."""
         self.periods_a_page = MAX_PAGE_CANDLES
         """As the last walk found it."""
+        self.unshown: list[Span] = []
+        """Where the last walk's pages ended below candles that are stored: not proved."""
 
     @property
     def rows(self) -> int:
@@ -142,8 +151,11 @@ class CandleGatherer:
             end_ms = await self._renewed(gathered, request, timeframe, end_ms)
             series = gathered.merged().between(start_ms, end_ms)
         elif start_ms is None:
-            await self._gather_latest(gathered, request, timeframe, end_ms, request.count)
-            end_ms = await self._renewed(gathered, request, timeframe, end_ms)
+            if request.reach is Reach.STORED:
+                await self._gather_stored(gathered, request, timeframe, end_ms, request.count)
+            else:
+                await self._gather_latest(gathered, request, timeframe, end_ms, request.count)
+                end_ms = await self._renewed(gathered, request, timeframe, end_ms)
             series = gathered.merged().between(None, end_ms)
             series = series[max(0, len(series) - request.count) :]
         else:
@@ -224,8 +236,10 @@ class CandleGatherer:
             answers.append((page, response, self._seen_s(response, page.end_ms)))
             gathered.pages += 1
             settled |= len(response.data) < page.rows and not response.metadata.missing
+            gathered.unshown += _beyond(response)
             taken(response.data)
 
+        gathered.unshown = []
         if plan.holes:
             gathered.asked = True
             gathered.error = await self._pages.run(request, walk, take, most=plan.pages)
@@ -315,6 +329,8 @@ class CandleGatherer:
             (*span, UNCONFIRMED) for span in await self.unconfirmed(request, walk, settled=settled)
         ]
         spans += [(*span, str(gathered.error)) for span in failed]
+        if newest is None:
+            spans += _unshown(gathered.unshown, plan)
         spans += [(*span, TOO_OLD_SECONDS) for span in plan.beyond]
         if plan.beyond and gathered.error is None:
             gathered.error = DataUnavailableError(TOO_OLD_SECONDS)
@@ -359,12 +375,65 @@ class CandleGatherer:
                 gathered.missing = []
                 if gathered.rows >= count:
                     gathered.error = None
-                else:
+                elif gathered.rows or gathered.error is None:
                     gathered.missing = [unknown(None, epoch_ms(newest.end), newest.reason)]
+                else:
+                    # Nothing up to the end could be had: rather what is stored farther below.
+                    with suppress(DeadlineError):
+                        await self._gather_stored(gathered, request, timeframe, end_ms, count)
                 return
             if gathered.rows:
                 # Pages reach below their window, and leave no hole down to their oldest row.
                 at_ms = min(at_ms, int(gathered.merged().time[0]))
+
+    async def _gather_stored(
+        self,
+        gathered: Gathered,
+        request: BackboneRequest,
+        timeframe: Timeframe,
+        end_ms: int,
+        count: int,
+    ) -> None:
+        """The newest stretch that is stored below an end, wherever it ends; asks for nothing."""
+        reason = str(gathered.error) if gathered.error else NOT_ASKED
+        gathered.missing = [unknown(None, end_ms, reason)]
+        high_ms = end_ms
+        stored = await self.stored(request, None, end_ms, count)
+        if not len(stored.data):
+            found_ms = await self._newest_stored_ms(request, timeframe, end_ms)
+            if found_ms is not None:
+                high_ms = found_ms
+                stored = await self.stored(request, None, high_ms, count)
+        gathered.parts = []
+        gathered.take(stored, self._seen_s(stored, high_ms))
+        gathered.missing = [
+            unknown(None, epoch_ms(span.end), reason)
+            for span in stored.metadata.missing
+            if span.end is not None
+        ]
+        if high_ms < end_ms:
+            gathered.missing.append(unknown(high_ms, end_ms, reason))
+        if not gathered.missing:
+            gathered.error = None  # another caller has loaded it meanwhile
+
+    async def _newest_stored_ms(
+        self, request: BackboneRequest, timeframe: Timeframe, end_ms: int
+    ) -> int | None:
+        """Where the newest proved stretch with candles ends; None: there is none."""
+        high_ms = end_ms
+        for periods in _STORED_WINDOWS:
+            low_ms = max(
+                timeframe.back_ms(high_ms, periods), timeframe.ceil_ms(_NO_STORED_BEFORE_MS)
+            )
+            if low_ms >= high_ms:
+                break
+            stored = await self.stored(request, low_ms, high_ms)
+            if len(stored.data):
+                newest_ms = int(stored.data.time[-1])
+                starts = (epoch_ms(one.start) for one in stored.metadata.missing if one.start)
+                return min((at for at in starts if at > newest_ms), default=high_ms)
+            high_ms = low_ms
+        return None
 
     async def _gather_first(
         self,
@@ -431,7 +500,7 @@ class CandleGatherer:
             raise error
         metadata = BackboneMetadata(
             source_layer="layer_1" if gathered.pages else "layer_2",
-            cache_hit=not gathered.asked and not missing,
+            cache_hit=not gathered.asked and (not missing or request.reach is Reach.STORED),
             processing_time_ms=(self._clock.monotonic() - started) * 1_000,
             data_count=len(series),
             priority_used=request.priority,
@@ -440,7 +509,7 @@ class CandleGatherer:
             age_s=0.0 if gathered.seen_s is None else self._clock.monotonic() - gathered.seen_s,
             path="coordinator → storage" + (" → router" if gathered.asked else ""),
             missing=missing,
-            reason=str(error) if error else UNCONFIRMED if missing else "",
+            reason=str(error) if error else missing[-1].reason if missing else "",
             silent=tuple(gathered.silent),
         )
         series = series.labelled(gathered.source)
@@ -451,6 +520,31 @@ def _are(count: int, parts: list[CandleSeries], start_ms: int | None, end_ms: in
     """Whether parts, which may overlap, hold so many candles of a range."""
     cut = [part.between(start_ms, end_ms) for part in parts]
     return sum(map(len, cut)) >= count and len(CandleSeries.merged(cut)) >= count
+
+
+def _beyond(response: BackboneResponse) -> list[Span]:
+    """What a page should have shown above its newest candle, and did not."""
+    if not len(response.data):
+        return []
+    newest_ms = int(response.data.time[-1])
+    return [
+        span
+        for span in response.metadata.missing
+        if span.start is not None and epoch_ms(span.start) > newest_ms
+    ]
+
+
+def _unshown(spans: list[Span], plan: CandlePlan) -> list[tuple[int, int, str]]:
+    """What of them was planned: the rest is stored."""
+    found = []
+    for span in spans:
+        assert span.start is not None and span.end is not None
+        for hole in plan.holes:
+            start_ms = max(hole.start_ms, epoch_ms(span.start))
+            end_ms = min(hole.end_ms, epoch_ms(span.end))
+            if start_ms < end_ms:
+                found.append((start_ms, end_ms, span.reason))
+    return found
 
 
 def _whole_from_ms(plan: CandlePlan, walk: CandleWalk) -> int | None:

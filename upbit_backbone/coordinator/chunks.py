@@ -12,7 +12,7 @@ from upbit_backbone.candle_checks import check_series
 from upbit_backbone.clock import SECOND_MS, Clock, utc_datetime
 from upbit_backbone.coordinator.candles import CandleGatherer
 from upbit_backbone.coordinator.pages import Pages
-from upbit_backbone.coordinator.plan import TOO_OLD_SECONDS, UNCONFIRMED, Page
+from upbit_backbone.coordinator.plan import TOO_OLD_SECONDS, UNCONFIRMED, Hole, Page, kept_from_ms
 from upbit_backbone.coordinator.progress import ProgressMeter
 from upbit_backbone.coordinator.ranges import Range, joined, periods_between, unknown
 from upbit_backbone.coordinator.retry import BACKFILL
@@ -72,7 +72,12 @@ class Chunks:
         start_ms, self._end_ms = gatherer.aligned(request, self._timeframe)
         assert start_ms is not None
         self._start_ms = min(start_ms, self._end_ms)
-        total = periods_between(self._timeframe, self._start_ms, self._end_ms)
+        kept_ms = kept_from_ms(self._timeframe, clock.now_ms())
+        self._kept_from_ms = min(max(self._start_ms, kept_ms), self._end_ms)
+        """What lies below cannot be had, unless it is stored."""
+        self._farthest_ms: int | None = None
+        """The oldest candle given; what of the range lies below it may be nothing."""
+        total = periods_between(self._timeframe, self._kept_from_ms, self._end_ms)
         self._meter = ProgressMeter(request.symbols[0], self._timeframe, total, clock.monotonic())
         self._periods_a_page = MAX_PAGE_CANDLES
         self._missing: dict[str, list[Range]] = {}
@@ -142,8 +147,8 @@ class Chunks:
         if self._going.is_set():
             self._enter("running")
 
-    def waits_for_load(self, load: float) -> None:
-        self._enter("waiting for load", f"load {load:.0f} %")
+    def waits_for_load(self, why: str) -> None:
+        self._enter("waiting for load", why)
 
     def waits_for_exchange(self, error: BackboneError, wait_s: float) -> None:
         if isinstance(error, RateLimitedError):
@@ -197,7 +202,7 @@ class Chunks:
             nonlocal settled
             settled |= len(response.data) < page.rows and not response.metadata.missing
             stretch.add(response.data)
-            self._give(stretch, walk.frontier_ms)
+            self._give(stretch, walk.frontier_ms, plan.holes)
 
         if plan.holes:
             failure = await self._pages.run(
@@ -209,7 +214,7 @@ class Chunks:
         unconfirmed = await self._gatherer.unconfirmed(self._request, walk, settled=settled)
         self._lack(UNCONFIRMED, unconfirmed)
         self._lack(TOO_OLD_SECONDS, plan.beyond)
-        self._give(stretch, walk.frontier_ms)
+        self._give(stretch, walk.frontier_ms, plan.holes)
         if walk.unreached and failure is not None:
             self._lack(str(failure), walk.unreached)
             failure.missing = self.missing
@@ -223,26 +228,47 @@ class Chunks:
         found = periods_between(self._timeframe, *window) * MAX_PAGE_CANDLES // (rows + 1)
         self._periods_a_page = max(MAX_PAGE_CANDLES, min(2 * self._periods_a_page, found))
 
-    def _give(self, stretch: _Stretch, frontier_ms: int | None) -> None:
+    def _give(self, stretch: _Stretch, frontier_ms: int | None, holes: Iterable[Hole]) -> None:
         """Hand the reader what is finished, and tell how far that is."""
+        before_ms = stretch.edge_ms
         chunk = stretch.finished(frontier_ms)
         # The workers learn of a cancel a turn of the loop later, and may have a page by then.
         if chunk is None or self._over:
             return
         check_series(chunk, f"candles of {chunk.symbol} {chunk.timeframe}, merged")
-        edge_ms = stretch.edge_ms
-        done = (
-            periods_between(self._timeframe, edge_ms, self._end_ms)
-            if self._newest_first
-            else periods_between(self._timeframe, self._start_ms, edge_ms)
-        )
-        self._meter.advance(self._clock.monotonic(), done, len(chunk))
+        self._count(chunk, Range(*sorted((before_ms, stretch.edge_ms))), stretch.edge_ms, holes)
         if len(chunk):
             self._ready.append(chunk)
             if len(self._ready) >= MOST_WAITING:
                 self._room.clear()
             self._news.set()
         self._tell()
+
+    def _count(
+        self, chunk: CandleSeries, fresh: Range, edge_ms: int, holes: Iterable[Hole]
+    ) -> None:
+        """Take that a stretch is finished. What lies before the first candle leaves the total."""
+        timeframe, end_ms = self._timeframe, self._end_ms
+        if len(chunk):
+            oldest_ms = int(chunk.time[0])
+            known_ms = oldest_ms if self._farthest_ms is None else self._farthest_ms
+            self._farthest_ms = min(known_ms, oldest_ms)
+        edge_ms = max(edge_ms, self._kept_from_ms)
+        nothing_ms = end_ms if self._newest_first else edge_ms
+        first_ms = nothing_ms if self._farthest_ms is None else self._farthest_ms
+        first_ms = max(first_ms, self._kept_from_ms)
+        total = periods_between(timeframe, first_ms, end_ms)
+        done = total - (0 if self._newest_first else periods_between(timeframe, edge_ms, end_ms))
+        if self._newest_first:
+            total += periods_between(timeframe, self._kept_from_ms, min(edge_ms, first_ms))
+        asked = new = 0
+        for hole in holes:
+            low_ms = max(hole.start_ms, fresh.start_ms, first_ms)
+            high_ms = min(hole.end_ms, fresh.end_ms)
+            if low_ms < high_ms:
+                asked += periods_between(timeframe, low_ms, high_ms)
+                new += len(chunk.between(low_ms, high_ms))
+        self._meter.advance(self._clock.monotonic(), done, total, len(chunk), asked=asked, new=new)
 
     def _enter(self, state: ProgressState, reason: str = "", until: datetime | None = None) -> None:
         if not self._over and self._meter.enter(state, reason, until):

@@ -26,10 +26,15 @@ from upbit_backbone.protocol import (
     Subscription,
 )
 from upbit_backbone.tasks import TaskOwner
+from upbit_backbone.telemetry.processor_time import ProcessorTime
 
 
-def _never_shedding() -> float | None:
+def _never_shedding() -> str | None:
     return None
+
+
+def _as_many(most: int) -> int:
+    return most
 
 
 class Coordinator:
@@ -42,8 +47,10 @@ class Coordinator:
         clock: Clock,
         rng: Random,
         symbols_per_request: int | None = None,
-        shedding: Callable[[], float | None] = _never_shedding,
+        shedding: Callable[[], str | None] = _never_shedding,
         turns: LowTurns | None = None,
+        parallelism: Callable[[int], int] = _as_many,
+        low_processor: ProcessorTime | None = None,
         retries: bool = True,
     ) -> None:
         """Take the store.
@@ -53,8 +60,10 @@ class Coordinator:
             clock: The exchange's time.
             rng: Chance, for the jitter of retries.
             symbols_per_request: How many tickers or books one request may name; None: all.
-            shedding: The load, 0 to 100, while LOW has to wait for it; None: it may run.
+            shedding: Why LOW has to wait, e.g. ``"load 78 %"``; None: it may run.
             turns: Of LOW pages, shared with the store's own; None: the coordinator's alone.
+            parallelism: How many pages of one HIGH or NORMAL call may be in flight now, of so many.
+            low_processor: Told what pages of LOW cost; None: nobody is.
             retries: Whether what failed is asked again.
         """
         self._below = below
@@ -65,6 +74,8 @@ class Coordinator:
             rng=rng,
             shedding=shedding,
             turns=LowTurns(clock) if turns is None else turns,
+            parallelism=parallelism,
+            low_processor=ProcessorTime() if low_processor is None else low_processor,
             retries=retries,
         )
         self._candles = CandleGatherer(below, self._pages, clock)
@@ -166,6 +177,11 @@ class Coordinator:
     async def markets(self) -> tuple[Market, ...]:
         """As the store's."""
         return await self._below.markets()
+
+    @property
+    def failure(self) -> str:
+        """Why it cannot work any more: it has no task of its own without which it could not."""
+        return "" if self._running else "it was stopped"
 
     def status(self) -> LayerStatus:
         """It fails only with its neighbours."""

@@ -26,6 +26,7 @@ from upbit_backbone.protocol import (
     Priority,
     Reach,
 )
+from upbit_backbone.telemetry.processor_time import ProcessorTime
 
 PARALLEL_PAGES = 5
 """A chart's first 1,000 candles leave together; the rest of the burst is left to others."""
@@ -43,7 +44,7 @@ class Watcher(Protocol):
         """A page begins."""
         ...
 
-    def waits_for_load(self, load: float) -> None: ...
+    def waits_for_load(self, why: str) -> None: ...
     def waits_for_exchange(self, error: BackboneError, wait_s: float) -> None: ...
 
 
@@ -52,7 +53,7 @@ class Unwatched:
 
     async def may_go_on(self) -> None: ...
     def runs(self) -> None: ...
-    def waits_for_load(self, load: float) -> None: ...
+    def waits_for_load(self, why: str) -> None: ...
     def waits_for_exchange(self, error: BackboneError, wait_s: float) -> None: ...
 
 
@@ -68,8 +69,10 @@ class Pages:
         *,
         clock: Clock,
         rng: Random,
-        shedding: Callable[[], float | None],
+        shedding: Callable[[], str | None],
         turns: LowTurns,
+        parallelism: Callable[[int], int],
+        low_processor: ProcessorTime,
         retries: bool = True,
     ) -> None:
         """Take what it works with.
@@ -78,14 +81,18 @@ class Pages:
             below: The store.
             clock: The exchange's time.
             rng: Chance, for the jitter of retries.
-            shedding: The load, 0 to 100, while LOW has to wait for it; None: it may run.
+            shedding: Why LOW has to wait, e.g. ``"load 78 %"``; None: it may run.
             turns: Whose turn it is among all LOW callers.
+            parallelism: How many pages of one call may be in flight now, of so many.
+            low_processor: Told what pages of LOW cost.
             retries: Whether what failed is asked again.
         """
         self._below = below
         self._clock = clock
         self._shedding = shedding
         self._turns = turns
+        self._parallelism = parallelism
+        self._low_processor = low_processor
         self.retrier = Retrier(clock, rng, enabled=retries)
         self.sent = 0
 
@@ -114,7 +121,7 @@ class Pages:
             the request's deadline came); None: all were had.
         """
         work = _Work(self, request, walk, take, watcher or UNWATCHED, patience)
-        workers = min(MOST_IN_FLIGHT if request.priority is Priority.LOW else PARALLEL_PAGES, most)
+        workers = min(self._workers(request.priority), most)
         try:
             async with self.within_deadline(request):
                 if workers == 1:
@@ -156,7 +163,7 @@ class Pages:
             BackboneError: as the layer below.
         """
         self.sent += 1
-        response = await self._below.fetch(
+        fetched = self._below.fetch(
             msgspec.structs.replace(
                 request,
                 start_time=utc_datetime(page.start_ms),
@@ -165,6 +172,9 @@ class Pages:
                 reach=Reach.ANYWHERE,
             )
         )
+        if request.priority is Priority.LOW:
+            fetched = self._low_processor.metered(fetched)
+        response = await fetched
         assert request.timeframe is not None
         check_page(
             response.data,
@@ -178,10 +188,18 @@ class Pages:
     async def admitted(self, priority: Priority, watcher: Watcher = UNWATCHED) -> None:
         """Give way: to whoever pauses this load, and LOW to a load that others suffer from."""
         await watcher.may_go_on()
-        while priority is Priority.LOW and (load := self._shedding()) is not None:
-            watcher.waits_for_load(load)
+        while priority is Priority.LOW and (why := self._shedding()) is not None:
+            watcher.waits_for_load(why)
             await asyncio.sleep(LOOK_AT_LOAD_S)
             await watcher.may_go_on()
+
+    def _workers(self, priority: Priority) -> int:
+        if priority is Priority.LOW:
+            return MOST_IN_FLIGHT
+        # Whom no load stops, none slows down.
+        if priority is Priority.CRITICAL:
+            return PARALLEL_PAGES
+        return self._parallelism(PARALLEL_PAGES)
 
     def turn(self, request: BackboneRequest) -> AbstractAsyncContextManager[None]:
         """What a page holds while it is under way: all LOW requests share one turn."""

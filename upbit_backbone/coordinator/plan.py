@@ -13,14 +13,15 @@ from typing import NamedTuple
 from upbit_backbone.clock import DAY_MS, epoch_ms, utc_datetime
 from upbit_backbone.coordinator.ranges import Range, periods_between
 from upbit_backbone.models import Span, Timeframe
-from upbit_backbone.protocol import MAX_PAGE_CANDLES
+from upbit_backbone.protocol import MAX_PAGE_CANDLES, SECONDS_KEPT_DAYS
 from upbit_backbone.trade_pages import OLDEST_DAY, TOO_OLD, page_end_ms
 
 UNCONFIRMED = "unconfirmed"
 """Why a span stays unknown of which the exchange showed nothing, until a second reading agrees."""
-SECONDS_DEPTH_MS = 93 * DAY_MS
-"""Candles of a second are kept for about three months
-(https://docs.upbit.com/kr/reference/list-candles-seconds): none of more than that is asked for."""
+NOT_ASKED = "not asked yet"
+"""Why a span is missing in an answer of what is stored."""
+SECONDS_DEPTH_MS = SECONDS_KEPT_DAYS * DAY_MS
+"""None of more than that is asked for."""
 TOO_OLD_SECONDS = "the exchange keeps candles of one second for three months: ask for 1m instead"
 _SHOWN_HOLES = 5
 
@@ -90,7 +91,7 @@ def plan_candles(timeframe: Timeframe, missing: Iterable[Span], *, now_ms: int) 
         missing: Ascending; both ends on the grid. Open ones are not planned.
         now_ms: The exchange's time: it says what is too old to be had.
     """
-    oldest_ms = _oldest_ms(timeframe, now_ms)
+    oldest_ms = kept_from_ms(timeframe, now_ms)
     holes: list[Hole] = []
     beyond: list[Range] = []
     for span in missing:
@@ -105,7 +106,8 @@ def plan_candles(timeframe: Timeframe, missing: Iterable[Span], *, now_ms: int) 
     return CandlePlan(timeframe, tuple(holes), tuple(beyond))
 
 
-def _oldest_ms(timeframe: Timeframe, now_ms: int) -> int:
+def kept_from_ms(timeframe: Timeframe, now_ms: int) -> int:
+    """From where on the exchange keeps candles; of all but seconds from the beginning."""
     if timeframe is not Timeframe.S1:
         return -(2**62)
     return timeframe.floor_ms(now_ms - SECONDS_DEPTH_MS)

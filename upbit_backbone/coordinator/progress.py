@@ -23,23 +23,39 @@ class ProgressMeter:
         Args:
             symbol: Whose candles.
             timeframe: Of the candles.
-            total: How many periods the range has.
+            total: How many periods of the range can be had.
             now: Monotonic seconds.
         """
         self._symbol = symbol
         self._timeframe = timeframe
         self._total = total
         self._done = self._candles = 0
+        self._asked = self._new = 0
         self._marks: deque[tuple[float, int, int]] = deque([(now, 0, 0)])
-        """When so many periods and candles were done."""
+        """When so many periods and candles had come from the exchange."""
         self._state: ProgressState = "running"
         self._reason = ""
         self._until: datetime | None = None
 
-    def advance(self, now: float, done: int, candles: int) -> None:
-        """Take that so many periods of the range are finished, and the candles found since."""
-        self._done, self._candles = done, self._candles + candles
-        self._marks.append((now, self._done, self._candles))
+    def advance(
+        self, now: float, done: int, total: int, candles: int, *, asked: int, new: int
+    ) -> None:
+        """Take how far it has come.
+
+        Args:
+            now: Monotonic seconds.
+            done: Finished periods of those that can be had.
+            total: How many can be had, as far as that is known.
+            candles: How many were found since the last time.
+            asked: How many periods were asked for since then: what is stored is no speed.
+            new: How many of the candles were.
+        """
+        self._done, self._total, self._candles = done, total, self._candles + candles
+        if not asked and not self._asked:
+            self._marks = deque([(now, 0, 0)])  # it has not begun to load
+            return
+        self._asked, self._new = self._asked + asked, self._new + new
+        self._marks.append((now, self._asked, self._new))
         # One older mark is kept: the speed is measured from it.
         while len(self._marks) > 2 and self._marks[1][0] <= now - SPEED_OVER_S:
             self._marks.popleft()
@@ -53,10 +69,10 @@ class ProgressMeter:
 
     def at(self, now: float) -> Progress:
         """The figures of this moment."""
-        since, done, candles = self._marks[0]
+        since, asked, new = self._marks[0]
         took_s = now - since
         known = took_s >= _LEAST_S
-        periods_per_s = (self._done - done) / took_s if known else 0.0
+        periods_per_s = (self._asked - asked) / took_s if known else 0.0
         left = self._total - self._done
         time_left_s = left / periods_per_s if periods_per_s else None
         return Progress(
@@ -65,9 +81,10 @@ class ProgressMeter:
             self._done,
             self._total,
             self._candles,
-            (self._candles - candles) / took_s if known else 0.0,
+            (self._new - new) / took_s if known else 0.0,
             time_left_s if left else 0.0,
             self._state,
             self._reason,
             self._until,
+            self._new,
         )

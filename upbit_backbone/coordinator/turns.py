@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
 
 from upbit_backbone.clock import Clock
@@ -13,6 +13,10 @@ LOW_SPACING_S = 1.05 / 8
 """How far LOW requests are apart when nobody else asks."""
 MOST_IN_FLIGHT = 2
 _ENOUGH_REMEMBERED = 1_000
+
+
+def _at_any_rate() -> float | None:
+    return None
 
 
 class TurnKeeper:
@@ -31,13 +35,21 @@ class TurnKeeper:
         """How many turns there had been when a caller had its last one; the latest last."""
         self._count = 0
 
-    def wait_s(self, now: float) -> float | None:
-        """Seconds until the next page may go; 0.0: now; None: not before one has ended."""
+    def wait_s(self, now: float, pages_per_s: float | None = None) -> float | None:
+        """Seconds until the next page may go; 0.0: now; None: not before one has ended.
+
+        Args:
+            now: Monotonic seconds.
+            pages_per_s: No faster than this, above 0; None: turns alone hold it.
+        """
+        slow_s = 0.0
+        if pages_per_s is not None:
+            slow_s = max(0.0, self._last_begun_s + 1.0 / pages_per_s - now)
         if self._in_flight == 0:
-            return 0.0
+            return slow_s
         if self._in_flight >= MOST_IN_FLIGHT:
             return None
-        return max(0.0, self._last_begun_s + self._spacing_s - now)
+        return max(slow_s, self._last_begun_s + self._spacing_s - now)
 
     def join(self, caller: Hashable) -> None:
         """Take that somebody wants a turn: a newcomer ranks just before who had the last one."""
@@ -70,8 +82,22 @@ class TurnKeeper:
 class LowTurns:
     """Waits for turns. One for the whole service: the store's own pages take theirs too."""
 
-    def __init__(self, clock: Clock, spacing_s: float = LOW_SPACING_S) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        spacing_s: float = LOW_SPACING_S,
+        *,
+        pages_per_s: Callable[[], float | None] = _at_any_rate,
+    ) -> None:
+        """Begin with nobody.
+
+        Args:
+            clock: The exchange's time.
+            spacing_s: A page that takes longer is joined by another one.
+            pages_per_s: How fast LOW may go, after it had to wait for the load; None: at any rate.
+        """
         self._clock = clock
+        self._pages_per_s = pages_per_s
         self._keeper = TurnKeeper(spacing_s)
         self._waiting: list[tuple[Hashable, asyncio.Event]] = []
 
@@ -99,19 +125,23 @@ class LowTurns:
         return min(self._waiting, key=lambda waiting: self._keeper.rank(waiting[0]))
 
     def _may_go(self, mine: tuple[Hashable, asyncio.Event]) -> bool:
-        return self._next() is mine and self._keeper.wait_s(self._clock.monotonic()) == 0.0
+        return self._next() is mine and self._wait_s() == 0.0
 
     async def _look_again(self, mine: tuple[Hashable, asyncio.Event]) -> None:
         """Wait until the turn may have come; a timer that comes early is looked at again."""
         wait_s = None
         if self._next() is mine:
-            wait_s = self._keeper.wait_s(self._clock.monotonic())
+            wait_s = self._wait_s()
         try:
             async with asyncio.timeout(wait_s):
                 await mine[1].wait()
         except TimeoutError:
             pass
         mine[1].clear()
+
+    def _wait_s(self) -> float | None:
+        # At a rate of 0 it is held back, by others and before its turn.
+        return self._keeper.wait_s(self._clock.monotonic(), self._pages_per_s() or None)
 
     def _wake(self) -> None:
         if self._waiting:

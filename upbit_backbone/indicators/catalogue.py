@@ -5,14 +5,16 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import Any
 
-from upbit_backbone.errors import InvalidRequestError
-from upbit_backbone.indicators.indicator import Indicator, shown
+from upbit_backbone.errors import InvalidRequestError, shown
+from upbit_backbone.indicators.indicator import Indicator
 from upbit_backbone.indicators.rsi import RSI
 from upbit_backbone.indicators.series import IndicatorSeries
 from upbit_backbone.indicators.sma import SMA
 from upbit_backbone.models import CandleSeries
 
 Kind = type[RSI] | type[SMA]
+LONGEST_NAME = 40
+"""Of a name that is compared with others; to compare a long text takes time."""
 KINDS: dict[str, Kind] = {kind.name: kind for kind in (RSI, SMA)}
 
 
@@ -28,6 +30,11 @@ def compute(name: str, series: CandleSeries, /, **parameters: Any) -> IndicatorS
         InvalidRequestError: no such indicator or parameter; the message names the nearest.
     """
     kind, chosen = _find(name, parameters)
+    if not isinstance(series, CandleSeries):
+        raise InvalidRequestError(
+            "an indicator is computed of a CandleSeries, as get_candle_data gives it,"
+            f" was {shown(series)}"
+        )
     return IndicatorSeries(kind.name, chosen, series, kind.of(series.close, **chosen))
 
 
@@ -48,6 +55,8 @@ def candles_needed(name: str, values: int, /, **parameters: Any) -> int:
         InvalidRequestError: as `compute`.
     """
     kind, chosen = _find(name, parameters)
+    if type(values) is not int or values < 1:
+        raise InvalidRequestError(f"values must be a whole number from 1 on, was {shown(values)}")
     return values + kind.candles_before(**chosen)
 
 
@@ -73,5 +82,5 @@ def _find(name: Any, parameters: dict[str, Any]) -> tuple[Kind, dict[str, int]]:
 
 
 def _nearest(given: str, known: list[str]) -> str:
-    close = get_close_matches(given, known, n=1, cutoff=0.5)
+    close = get_close_matches(given[:LONGEST_NAME], known, n=1, cutoff=0.5)
     return f"; closest: {close[0]}" if close and len(known) > 1 else ""

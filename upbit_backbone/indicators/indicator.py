@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Mapping
 from sys import float_info
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -10,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from upbit_backbone.errors import InvalidRequestError
+from upbit_backbone.errors import InvalidRequestError, shown
 
 Closes = npt.NDArray[np.float64]
 NO_VALUE = float("nan")
@@ -70,14 +69,6 @@ def check_close(close: Any) -> float:
     if not isinstance(close, int | float) or not abs(close) <= float_info.max:
         raise InvalidRequestError(f"a close must be a finite number, was {shown(close)}")
     return float(close)
-
-
-def shown(value: object) -> str:
-    """How a sentence names a value: on one line, and not all of a long one."""
-    try:
-        return " ".join(reprlib.repr(value).split())
-    except ValueError:  # Python writes no whole number of more than 4,300 digits
-        return f"a long {type(value).__name__}"
 
 
 def nothing_to_revise() -> InvalidRequestError:

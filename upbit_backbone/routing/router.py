@@ -145,7 +145,7 @@ class Router:
         """Begin to work; the socket opens when somebody reads a stream."""
         await self._circuit.recall()
         self._running = True
-        self._tasks.spawn(self._hub.run(), name="stream hub")
+        self._tasks.spawn(self._hub.run(), name="stream hub", vital=True)
 
     async def stop(self) -> None:
         """End all streams and requests. May be called twice."""
@@ -260,6 +260,10 @@ class Router:
         """Count a stamp that came in microseconds and was read right."""
         self._cache.stamps.note(kind, symbol, "in microseconds", "divided by 1,000")
 
+    def free_memory(self) -> int:
+        """Forget the prices that no stream keeps up to date; tells how many those were."""
+        return self._cache.forget_unwatched()
+
     def update_channel_performance(
         self, channel: Channel, latency_ms: float, success: bool
     ) -> None:
@@ -296,6 +300,11 @@ class Router:
     def reachable(self) -> bool:
         """Whether the last request reached the exchange."""
         return self._rest.failure is None
+
+    @property
+    def failure(self) -> str:
+        """Why it cannot work any more; an exchange that is not reached is no reason."""
+        return self._tasks.lost if self._running else "it was stopped"
 
     def status(self) -> LayerStatus:
         """Healthy, degraded (one of the two channels fails) or down."""

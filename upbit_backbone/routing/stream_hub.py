@@ -273,7 +273,7 @@ class StreamHub:
 
     async def run(self) -> None:
         """Serve until cancelled: connect while anything is wanted, reconnect when cut off."""
-        self._tasks.spawn(self._tend(), name="stream tending")
+        self._tasks.spawn(self._tend(), name="stream tending", vital=True)
         try:
             while True:
                 while not self._is_wanted():

@@ -167,7 +167,7 @@ class Auditor:
             self._state = state
             return False
         read, asked_ms = await self._ask(page)
-        if not len(read):
+        if not len(read.between(page.start_ms, page.end_ms)):
             logger.info("the exchange shows nothing where %s is stored: not judged", _told(page))
             await self._database.write(partial(write_state, state=state))
             self._state = state

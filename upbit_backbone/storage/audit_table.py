@@ -171,8 +171,18 @@ def write_repair(
 
 
 def compared_range(page: AuditPage, read: CandleSeries) -> Range:
-    """What of a page an answer speaks of, from its oldest candle on; it is not empty."""
-    return Range(min(max(page.start_ms, int(read.time[0])), page.end_ms), page.end_ms)
+    """What of a page an answer speaks of: from its oldest candle on, and to its newest one.
+
+    A node that lags shows nothing of the newest: where the answer ends before what is stored does,
+    nothing is said of the rest. An answer that shows nothing of the page says nothing of it.
+    """
+    shown = read.between(page.start_ms, page.end_ms).time
+    if not len(shown):
+        return Range(page.start_ms, page.start_ms)
+    start_ms = max(page.start_ms, int(read.time[0]))
+    if int(shown[-1]) >= int(page.held.time[-1]):
+        return Range(start_ms, page.end_ms)
+    return Range(start_ms, page.key.timeframe.next_ms(int(shown[-1])))
 
 
 def read_trail(sql: Sql) -> list[tuple[Any, ...]]:
@@ -313,8 +323,9 @@ def _draw_imported(sql: Sql, rng: Random, now_ms: int, simulated: bool) -> Audit
     spans = [
         (SeriesKey(symbol, Timeframe(timeframe)), Range(start_ms, end_ms))
         for symbol, timeframe, start_ms, end_ms in sql.execute(
+            # Where nobody traded, nothing was stored, and there may be no table.
             "SELECT symbol, timeframe, start_ms, end_ms FROM coverage"
-            " WHERE reason = ? AND state = 'complete'",
+            " JOIN series USING (symbol, timeframe) WHERE reason = ? AND state = 'complete'",
             (IMPORTED,),
         )
     ]

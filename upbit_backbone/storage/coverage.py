@@ -29,6 +29,9 @@ CONTRADICTED = "the exchange did not show what is stored there"
 NOT_ASKED = "not asked yet"
 BUILT = "built from "
 """Of smaller candles, which follow: they are built again when one of those changes."""
+REVISED = "a late trade"
+"""The reason of what a stream told of a candle that was over: a page that was asked before does not
+settle it, be it another program's; so it stays apart from what else the stream told."""
 IMPORTED = "imported"
 """The reason of what a file said; so it stays apart from what was read, until it is read too."""
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
+from upbit_backbone.clock import SECOND_MS
 from upbit_backbone.errors import StorageCorruptError
 from upbit_backbone.models import CandleSeries, SpanState, Timeframe
 from upbit_backbone.storage.candle_tables import (
@@ -29,9 +30,12 @@ from upbit_backbone.storage.coverage import (
     BUILT,
     FOREVER_MS,
     LIVE,
+    REVISED,
     Coverage,
     KnownSpan,
 )
+from upbit_backbone.storage.late_trades import KEPT_S, outside
+from upbit_backbone.storage.page_proof import Doubt, NewestShown, up_to_shown
 from upbit_backbone.storage.spans import Range, SpanSet
 from upbit_backbone.storage.sql import Sql
 
@@ -61,6 +65,10 @@ class Settled(NamedTuple):
     """Open times of those that the exchange does not have; they are no longer stored."""
     outdated: tuple[Outdated, ...] = ()
     """Larger candles that were built of others than these; they are no longer known."""
+    proofs: tuple[KnownSpan, ...] = ()
+    """What the page proves beside what is stored, in the order in which it was put."""
+    doubt: Doubt | None = None
+    """Why it proves nothing beyond its newest candle; None: it does."""
 
 
 def read_coverage(sql: Sql) -> dict[SeriesKey, Coverage]:
@@ -127,7 +135,11 @@ def read_proved(
 
 
 def write_page(
-    sql: Sql, key: SeriesKey, rows: CandleSeries, proofs: Iterable[KnownSpan]
+    sql: Sql,
+    key: SeriesKey,
+    rows: CandleSeries,
+    proofs: Iterable[KnownSpan],
+    shown: NewestShown | None = None,
 ) -> Settled:
     """Store what a page read and what it proves; runs inside a transaction.
 
@@ -136,10 +148,18 @@ def write_page(
         key: The series.
         rows: The candles of the proved range.
         proofs: In the order in which they are to be put.
+        shown: The page's newest candle, where newer ones that are stored speak against it.
     """
-    proofs = tuple(proofs)
     if len(rows):
         make_table(sql, key)
+    proofs = outside(proofs, _revised_since(sql, key, tuple(proofs)))
+    doubt = None if shown is None else shown.doubt(_newest_proved(sql, key, proofs, shown.open_ms))
+    if doubt is not None:
+        proofs = up_to_shown(proofs, key.timeframe, doubt)
+    rows = CandleSeries.merged(
+        [rows.between(one.start_ms, one.end_ms) for one in proofs if one.state == "complete"]
+        or [rows[:0]]
+    )
     same: list[int] = []
     restated: list[int] = []
     vanished: list[int] = []
@@ -159,7 +179,36 @@ def write_page(
         write_rows(sql, key, rows)
     put_spans(sql, key, proofs)
     outdated = forget_built(sql, key, (*restated, *vanished))
-    return Settled(tuple(same), tuple(restated), tuple(vanished), outdated)
+    return Settled(tuple(same), tuple(restated), tuple(vanished), outdated, tuple(proofs), doubt)
+
+
+def _revised_since(sql: Sql, key: SeriesKey, proofs: Sequence[KnownSpan]) -> SpanSet:
+    """Candles that a late trade has changed after the page was asked: it does not know of it.
+
+    This program sees to those of its own streams; another one may have written these.
+    """
+    found = SpanSet()
+    for proof in proofs:
+        for span in _touching(sql, key, proof.start_ms, proof.end_ms) if proof.proved else ():
+            # A time that a wrong clock has left far ahead does not hold.
+            later_ms = span.known_at_ms - proof.known_at_ms
+            if span.reason == REVISED and span.unsettled and 0 < later_ms <= KEPT_S * SECOND_MS:
+                found.add(span.start_ms, span.end_ms)
+    return found
+
+
+def _newest_proved(
+    sql: Sql, key: SeriesKey, proofs: Iterable[KnownSpan], above_ms: int
+) -> int | None:
+    """When the newest candle opens that is stored where a page says what there is."""
+    end_ms = max((one.end_ms for one in proofs if one.state == "complete"), default=above_ms)
+    known = _touching(sql, key, above_ms, end_ms) if above_ms < end_ms else Coverage()
+    for span in reversed(known.between(above_ms, end_ms)):
+        if span.state == "complete" and (
+            found := open_times(sql, key, Range(span.start_ms, span.end_ms))
+        ):
+            return found[-1]
+    return None
 
 
 def write_live(
@@ -218,8 +267,8 @@ def put_spans(
         if span.start_ms >= span.end_ms or (not over_all and _extended(sql, key, span)):
             continue
         sql.learnt.live_spans.pop(key, None)
-        merged = _touching(sql, key, span.start_ms, span.end_ms)
-        before = {old.start_ms: old for old in merged}
+        before = _spans_touching(sql, key, span.start_ms, span.end_ms)
+        merged = Coverage(before)
         merged.put(span, over_all=over_all)
         _replace(sql, names, before, merged)
 
@@ -247,16 +296,18 @@ def forget_built(sql: Sql, key: SeriesKey, open_ms: Sequence[int]) -> tuple[Outd
         ]
     for larger, span in outdated:
         sql.learnt.live_spans.pop(larger, None)
-        known = _touching(sql, larger, *span)
-        before = {old.start_ms: old for old in known}
+        before = _spans_touching(sql, larger, *span)
+        known = Coverage(before)
         known.forget(*span)
         _replace(sql, (larger.symbol, larger.timeframe.value), before, known)
     return tuple(outdated)
 
 
 def _replace(
-    sql: Sql, names: tuple[str, str], before: dict[int, KnownSpan], merged: Coverage
+    sql: Sql, names: tuple[str, str], spans: Iterable[KnownSpan], merged: Coverage
 ) -> None:
+    # As the file has them: two that could be one are one in `merged` already.
+    before = {old.start_ms: old for old in spans}
     after = {new.start_ms: new for new in merged}
     sql.executemany(
         f"DELETE FROM coverage WHERE {_SERIES} AND start_ms = ?",
@@ -309,12 +360,16 @@ def _extended(sql: Sql, key: SeriesKey, span: KnownSpan) -> bool:
 
 
 def _touching(sql: Sql, key: SeriesKey, start_ms: int, end_ms: int) -> Coverage:
+    return Coverage(_spans_touching(sql, key, start_ms, end_ms))
+
+
+def _spans_touching(sql: Sql, key: SeriesKey, start_ms: int, end_ms: int) -> list[KnownSpan]:
     rows = sql.execute(
         f"SELECT {_COLUMNS} FROM coverage WHERE {_SERIES} AND start_ms <= ? AND end_ms >= ?"
         " ORDER BY start_ms",
         (key.symbol, key.timeframe.value, end_ms, start_ms),
     )
-    return Coverage(KnownSpan(*row) for row in rows)
+    return [KnownSpan(*row) for row in rows]
 
 
 def _compare(

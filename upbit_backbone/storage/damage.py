@@ -57,7 +57,7 @@ class Files:
 
     def discard_unfinished(self) -> None:
         """Delete what a killed process left of a copy."""
-        for name in _with_beside(self.unfinished):
+        for name in with_beside(self.unfinished):
             name.unlink(missing_ok=True)
 
     def finish(self) -> None:
@@ -81,7 +81,7 @@ class Files:
         """Give the file and what lies beside it another name, which is returned."""
         aside = self._free_name()
         # The log first: beside another file SQLite would take it for that one's.
-        for name, new in zip(_with_beside(self.path), _with_beside(aside), strict=True):
+        for name, new in zip(with_beside(self.path), with_beside(aside), strict=True):
             if name.exists():
                 name.rename(new)
         return aside
@@ -110,12 +110,12 @@ class Files:
         number = 1
         while True:
             name = self.path.with_name(f"{self.path.stem}.set-aside-{number}{self.path.suffix}")
-            if not any(part.exists() for part in _with_beside(name)):
+            if not any(part.exists() for part in with_beside(name)):
                 return name
             number += 1
 
 
-def _with_beside(path: Path) -> list[Path]:
+def with_beside(path: Path) -> list[Path]:
     """A file and what SQLite may have left beside it, the file last."""
     return [*(path.with_name(path.name + suffix) for suffix in _BESIDE), path]
 

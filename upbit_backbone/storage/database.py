@@ -32,6 +32,7 @@ from upbit_backbone.storage.migrations import (
     SCHEMA_VERSION,
     NewerSchemaError,
     create,
+    expect_store,
     migrate,
     schema_version,
 )
@@ -65,6 +66,8 @@ LOG_BYTES = 64 << 20
 """Four times the length at which it is moved into the file: some reader is always busy."""
 LOG_WAIT_MS = 250
 """How long reads under way, and then those of other programs, are waited for then."""
+LOG_PATIENCE_MS = 5_000
+"""The same when reads lasted longer the last time: writes go on, and no read begins meanwhile."""
 CACHED_STATEMENTS = 2_048
 """Each series has statements of its own: hundreds of them are written every minute."""
 
@@ -90,11 +93,16 @@ class Database:
         self._writer: Line | None = None
         self._readers: list[Line] = []
         self._running = False
+        self._writes = False
+        """The writer is there."""
         self._mark_stored = False
         self._marked_damaged: bool | None = None
         """Whether the next opening will know of damage; None: there was none yet."""
         self._log_limit_bytes = LOG_BYTES
         self._log_is_long = False
+        self._log_is_shortened = False
+        self._reads_last = False
+        """Reads under way did not end in time when the log was to be cut off last."""
         self._reads_go_on = asyncio.Event()
         self._reads_go_on.set()
         self._read_ended = asyncio.Event()
@@ -128,6 +136,11 @@ class Database:
             total.damaged_blocks += self._writer.sql.counts.damaged_blocks
         return total
 
+    @property
+    def lost(self) -> str:
+        """Which of its tasks is gone, without which nothing is written; empty while all run."""
+        return self._tasks.lost
+
     def watch(self, written_elsewhere: Callable[[], None]) -> None:
         """Be told, on the loop, when another program has written: what memory holds may be old.
 
@@ -145,7 +158,7 @@ class Database:
             StorageUnavailableError: the folder cannot be written, or the file is locked.
             StorageCorruptError: the file is of a newer program; or it is damaged, and cannot be
                 set aside because another program has it open.
-            StorageOriginError: it holds data of another origin.
+            StorageOriginError: it holds data of another origin, or is another program's.
         """
         try:
             await asyncio.to_thread(self._path.parent.mkdir, parents=True, exist_ok=True)
@@ -168,9 +181,9 @@ class Database:
         except BaseException:
             await self._disconnect()
             raise
-        self._running = True
-        self._tasks.spawn(self._write_batches(), name="storage writer")
-        self._tasks.spawn(self._look_out(), name="storage lookout")
+        self._running = self._writes = True
+        self._tasks.spawn(self._write_batches(), name="storage writer", vital=True)
+        self._tasks.spawn(self._look_out(), name="storage lookout", vital=True)
 
     async def close(self) -> None:
         """Finish the queued writes (at most 3 s), then close. May be called twice.
@@ -213,7 +226,7 @@ class Database:
         reader = min(self._readers, key=lambda line: line.waiting)
         reader.waiting += 1
         try:
-            return await self._on_thread(reader, lambda sql: _at_one_moment(sql, work))
+            return await self._on_thread(reader, lambda sql: seen_at_one_moment(sql, work))
         finally:
             reader.waiting -= 1
             self._read_ended.set()
@@ -236,6 +249,8 @@ class Database:
         """
         if not self._running:
             raise ClosedError("the store is closed: open a new service")
+        if not self._writes:
+            raise StorageUnavailableError("the store's writer is gone: it is opened anew")
         self.works += 1
         done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         # A caller that was cancelled never asks for the error: it is taken as seen.
@@ -268,41 +283,57 @@ class Database:
             await self._on_thread(line, lambda sql: sql.execute("PRAGMA query_only = 1"))
             if not at_one_moment:
                 return await self._on_thread(line, work)
-            return await self._on_thread(line, lambda sql: _at_one_moment(sql, work))
+            return await self._on_thread(line, lambda sql: seen_at_one_moment(sql, work))
         finally:
             await line.stop()
 
     async def _write_batches(self) -> None:
-        while True:
-            batch = [await self._queue.get()]
-            while len(batch) < MAX_BATCH and not self._queue.empty():
-                batch.append(self._queue.get_nowait())
-            try:
-                await self._commit(batch)
-            finally:
-                self._abandon(batch)
-                for _ in batch:
-                    self._queue.task_done()
-            if self._log_is_long:
-                await self._shorten_log()
+        try:
+            while True:
+                batch = [await self._queue.get()]
+                while len(batch) < MAX_BATCH and not self._queue.empty():
+                    batch.append(self._queue.get_nowait())
+                try:
+                    await self._commit(batch)
+                finally:
+                    self._abandon(batch)
+                    for _ in batch:
+                        self._queue.task_done()
+                if self._log_is_long and not self._log_is_shortened:
+                    self._log_is_shortened = True
+                    if self._reads_last:
+                        self._tasks.spawn(self._shorten_log(), name="storage log")
+                    else:
+                        await self._shorten_log()
+        finally:
+            # Whoever waits, or comes, would wait for ever for a writer that is gone.
+            self._writes = False
+            while not self._queue.empty():
+                self._abandon([self._queue.get_nowait()])
+                self._queue.task_done()
 
     async def _shorten_log(self) -> None:
         """Begin the log anew: by itself SQLite does so only in a moment without a reader.
 
         Reads wait meanwhile. Where one begins before the other ends, that moment never comes.
         """
+        wait_ms = LOG_PATIENCE_MS if self._reads_last else LOG_WAIT_MS
         self._reads_go_on.clear()
+        done = False
         try:
-            async with asyncio.timeout(LOG_WAIT_MS / 1_000):
+            async with asyncio.timeout(wait_ms / 1_000):
                 while any(line.waiting for line in self._readers):
                     self._read_ended.clear()
                     await self._read_ended.wait()
+            self._reads_last = False
             done = await self._on_thread(self._line(), partial(cut_off, wait_ms=LOG_WAIT_MS))
-        except (StorageError, TimeoutError) as error:
+        except TimeoutError:
+            self._reads_last = True
+        except StorageError as error:
             logger.debug("the log could not be cut off: %s", error)
-            done = False
         finally:
             self._reads_go_on.set()
+            self._log_is_shortened = False
         # Somebody reads for long: tried again when it has grown by as much once more.
         grown = 0 if done else await asyncio.to_thread(length_bytes, self._path)
         self._log_limit_bytes = LOG_BYTES + grown
@@ -506,6 +537,7 @@ class Database:
         return version
 
     def _prepare(self, sql: Sql) -> int:
+        expect_store(sql, self._path)
         if schema_version(sql) == 0:
             create(sql)
         version = schema_version(sql)
@@ -666,7 +698,8 @@ def _set_up(sql: Sql) -> None:
     sql.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
 
 
-def _at_one_moment(sql: Sql, work: Work[Result]) -> Result:
+def seen_at_one_moment(sql: Sql, work: Work[Result]) -> Result:
+    """Run `work`, which writes nothing, in a transaction."""
     sql.execute("BEGIN")
     try:
         return work(sql)

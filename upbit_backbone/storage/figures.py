@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from upbit_backbone.models import Timeframe
 from upbit_backbone.storage.damage import Files
 from upbit_backbone.storage.migrations import can_shrink
 from upbit_backbone.storage.sql import Sql
@@ -52,6 +53,23 @@ class StoreFigures:
         return (self.pages - self.free_pages) * self.page_bytes
 
 
+@dataclass(frozen=True, slots=True)
+class SeriesFigures:
+    """What is stored of one series."""
+
+    symbol: str
+    timeframe: Timeframe
+    candles: int
+    first_ms: int | None
+    """When its oldest candle opens, epoch milliseconds; None where there is none."""
+    last_ms: int | None
+    """And its newest."""
+
+
+_Sealed = dict[str, tuple[int, int, int, int]]
+"""By table: how many blocks, their rows, and the range that they cover."""
+
+
 def read_figures(sql: Sql, files: Files) -> StoreFigures:
     """Measure a file, of this schema or an older one; runs inside a transaction.
 
@@ -62,23 +80,9 @@ def read_figures(sql: Sql, files: Files) -> StoreFigures:
         for name in ("page_count", "freelist_count", "page_size")
     )
     ((schema,),) = sql.execute("PRAGMA user_version")
-    sealed: dict[str, tuple[int, int, int, int]] = {}
-    if schema > 1:
-        for table, *found in sql.execute(
-            "SELECT table_name, count(*), sum(row_count), min(start_ms), max(end_ms)"
-            " FROM blocks GROUP BY table_name"
-        ):
-            sealed[table] = (found[0], found[1], found[2], found[3])
-    loose = 0
+    sealed = _read_sealed(sql)
     tables = [table for (table,) in sql.execute("SELECT table_name FROM series")]
-    for table in tables:
-        _, _, start_ms, end_ms = sealed.get(table, (0, 0, 0, 0))
-        ((below, above),) = sql.execute(
-            f"SELECT (SELECT count(*) FROM {table} WHERE open_time < ?1),"
-            f" (SELECT count(*) FROM {table} WHERE open_time >= ?2)",
-            (start_ms, end_ms),
-        )
-        loose += below + above
+    loose = sum(_count_loose(sql, table, sealed) for table in tables)
     ((spans, unknown),) = sql.execute(
         "SELECT count(*), count(*) FILTER (WHERE state = 'unknown') FROM coverage"
     )
@@ -101,6 +105,46 @@ def read_figures(sql: Sql, files: Files) -> StoreFigures:
         done_ms=read_runs(sql),
         damaged=files.marker.exists(),
     )
+
+
+def read_series(sql: Sql) -> tuple[SeriesFigures, ...]:
+    """What is stored of each series, by symbol and length; counted as `read_figures` does."""
+    sealed = _read_sealed(sql)
+    found = []
+    for symbol, timeframe, table in sql.execute(
+        "SELECT symbol, timeframe, table_name FROM series"
+    ).fetchall():
+        ((first_ms, last_ms),) = sql.execute(
+            f"SELECT (SELECT min(open_time) FROM {table}), (SELECT max(open_time) FROM {table})"
+        )
+        candles = sealed.get(table, (0, 0, 0, 0))[1] + _count_loose(sql, table, sealed)
+        found.append(SeriesFigures(symbol, Timeframe(timeframe), candles, first_ms, last_ms))
+    lengths = list(Timeframe)
+    return tuple(sorted(found, key=lambda one: (one.symbol, lengths.index(one.timeframe))))
+
+
+def _read_sealed(sql: Sql) -> _Sealed:
+    ((schema,),) = sql.execute("PRAGMA user_version")
+    if schema < 2:
+        return {}
+    return {
+        table: (blocks, rows, start_ms, end_ms)
+        for table, blocks, rows, start_ms, end_ms in sql.execute(
+            "SELECT table_name, count(*), sum(row_count), min(start_ms), max(end_ms)"
+            " FROM blocks GROUP BY table_name"
+        )
+    }
+
+
+def _count_loose(sql: Sql, table: str, sealed: _Sealed) -> int:
+    """Rows beside the blocks."""
+    _, _, start_ms, end_ms = sealed.get(table, (0, 0, 0, 0))
+    ((below, above),) = sql.execute(
+        f"SELECT (SELECT count(*) FROM {table} WHERE open_time < ?1),"
+        f" (SELECT count(*) FROM {table} WHERE open_time >= ?2)",
+        (start_ms, end_ms),
+    )
+    return int(below + above)
 
 
 def read_runs(sql: Sql) -> dict[str, int]:

@@ -18,6 +18,9 @@ class FileHealth:
         self._clock = clock
         self.failure = ""
         """Why it cannot be used; empty while it can."""
+        self.read_failure = ""
+        """Why it cannot be read; empty while it can."""
+        self._passes = False
         self.since_ms = clock.now_ms()
 
     async def written(self, write: Awaitable[object]) -> None:
@@ -33,7 +36,15 @@ class FileHealth:
         """Something was stored."""
         if self.failure:
             logger.info("storing works again")
-            self.failure, self.since_ms = "", self._clock.now_ms()
+            self._ended()
+
+    def read_works(self) -> None:
+        """Something was read: what kept it from being read has passed, unless it is damage."""
+        if self.read_failure and self._passes:
+            logger.info("reading works again")
+            if self.failure == self.read_failure:
+                self._ended()
+            self.read_failure = ""
 
     def failed(self, what: str, error: StorageError) -> None:
         """Nothing can be `what` ("read", "stored")."""
@@ -41,3 +52,10 @@ class FileHealth:
             logger.warning("nothing can be %s: %s", what, error)
             self.since_ms = self._clock.now_ms()
         self.failure = str(error)
+        if what == "read":
+            self.read_failure = self.failure
+            self._passes = isinstance(error, StorageUnavailableError)
+
+    def _ended(self) -> None:
+        self.failure = self.read_failure = ""
+        self.since_ms = self._clock.now_ms()

@@ -41,8 +41,14 @@ class FileLock:
         """Hold it no longer. May be called twice."""
         if self._connection is not None:
             connection, self._connection = self._connection, None
-            # The thread of a connection ends with it, whoever is cancelled meanwhile.
-            await asyncio.shield(connection.close())
+            # The thread of a connection ends with it, whoever is cancelled meanwhile; and nobody
+            # goes on before that, or the hold would outlive its holder.
+            closing = asyncio.ensure_future(connection.close())
+            try:
+                await asyncio.shield(closing)
+            except asyncio.CancelledError:
+                await asyncio.wait([closing])
+                raise
 
     async def _begin(self, begin: str, read: str | None, wait_s: float) -> bool:
         await self.release()

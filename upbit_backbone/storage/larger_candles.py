@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from typing import Protocol
+
+import numpy as np
 
 from upbit_backbone.clock import Clock
 from upbit_backbone.errors import StorageCorruptError, StorageUnavailableError
@@ -20,7 +23,22 @@ from upbit_backbone.storage.series_memory import Answer
 from upbit_backbone.storage.spans import Range, SpanSet
 from upbit_backbone.storage.sql import Sql
 
-Keep = Callable[[SeriesKey, CandleSeries, list[KnownSpan]], Awaitable[None]]
+_COLUMNS = ("time", "open", "high", "low", "close", "volume", "value")
+
+
+class Keep(Protocol):
+    """Stores rows of a series and their proof."""
+
+    def __call__(
+        self,
+        key: SeriesKey,
+        page: CandleSeries,
+        proofs: list[KnownSpan],
+        *,
+        holds: Callable[[Sql], bool],
+    ) -> Awaitable[object | None]:
+        """Ask `holds` inside the transaction; None: nothing was written."""
+        ...
 
 
 class LargerCandles:
@@ -41,7 +59,7 @@ class LargerCandles:
         Args:
             database: Where the smaller candles are.
             coverage: What is known of each series.
-            keep: Stores rows of a series and their proof.
+            keep: Stores what was built, unless what it was built of has changed meanwhile.
             origin: Labels the rows.
             health: Told when the file cannot be read.
             clock: The exchange's time.
@@ -97,8 +115,20 @@ class LargerCandles:
             return False
         rows = aggregated(smaller_rows, key.timeframe)
         proof = KnownSpan(*part, "complete", "", f"{BUILT}{smaller}", self._clock.now_ms())
-        await self._keep(key, rows, [proof])
-        if self._health.failure:
+        holds = partial(_still_so, key=SeriesKey(key.symbol, smaller), span=part, rows=smaller_rows)
+        if await self._keep(key, rows, [proof], holds=holds) is None:
             return False
         self.built += len(rows)
         return True
+
+
+def _still_so(sql: Sql, key: SeriesKey, span: Range, rows: CandleSeries) -> bool:
+    """Whether the smaller candles are proved, and what they were when they were read.
+
+    One that a late trade or a page has changed before the larger one is written would find
+    nothing built to forget.
+    """
+    now, proved = read_proved(sql, key, span, None, simulated=rows.simulated)
+    if proved.missing(*span) or len(now) != len(rows):
+        return False
+    return all(np.array_equal(getattr(now, name), getattr(rows, name)) for name in _COLUMNS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,6 +17,9 @@ OVER_MS = 60_000
 MAX_SMALLER = 50_000
 """Periods read to build a range: a page of 200 hours takes 12,000 minutes, which are read in
 less time than a page is asked for."""
+_MOST_DECIMALS = 9
+_EXACT_BELOW = 2.0**53
+"""Whole numbers below are exact in a float, and so are their sums."""
 
 
 def smaller_of(timeframe: Timeframe) -> Iterator[Timeframe]:
@@ -80,14 +84,41 @@ def aggregated(rows: CandleSeries, timeframe: Timeframe) -> CandleSeries:
             np.maximum.reduceat(rows.high, starts),
             np.minimum.reduceat(rows.low, starts),
             rows.close[ends],
-            np.add.reduceat(rows.volume, starts),
-            np.add.reduceat(rows.value, starts),
+            _sums(rows.volume, starts),
+            _sums(rows.value, starts),
             np.ones(count, bool),
             np.zeros(count, bool),
         ],
         source=rows.source,
         simulated=rows.simulated,
     )
+
+
+def _sums(
+    numbers: npt.NDArray[np.float64], starts: npt.NDArray[np.intp]
+) -> npt.NDArray[np.float64]:
+    """Sums of the groups that begin at `starts`, with the digits that the exchange would give.
+
+    It adds decimals, not binary fractions. Where all numbers of a group have few enough digits
+    they are added as whole numbers of the smallest digit, which is exact; else the sum is the
+    number nearest to the true one.
+    """
+    sums = np.zeros(len(starts))
+    open_groups = np.ones(len(starts), bool)
+    for decimals in range(_MOST_DECIMALS + 1):
+        scale = 10.0**decimals
+        units = np.rint(numbers * scale)
+        totals = np.add.reduceat(units, starts)
+        exact = np.logical_and.reduceat(units / scale == numbers, starts)
+        done = open_groups & exact & (totals < _EXACT_BELOW)
+        sums[done] = totals[done] / scale
+        open_groups &= ~done
+        if not open_groups.any():
+            return sums
+    ends = np.append(starts[1:], len(numbers))
+    for at in np.flatnonzero(open_groups).tolist():
+        sums[at] = math.fsum(numbers[starts[at] : ends[at]].tolist())
+    return sums
 
 
 def _opens(times: npt.NDArray[np.int64], timeframe: Timeframe) -> npt.NDArray[np.int64]:

@@ -43,12 +43,16 @@ def without(
     proofs: Iterable[KnownSpan], timeframe: Timeframe, open_times: Collection[int]
 ) -> list[KnownSpan]:
     """What proofs say of all other candles."""
-    revised = SpanSet(Range(at_ms, timeframe.next_ms(at_ms)) for at_ms in open_times)
+    return outside(proofs, SpanSet(Range(at_ms, timeframe.next_ms(at_ms)) for at_ms in open_times))
+
+
+def outside(proofs: Iterable[KnownSpan], left: SpanSet) -> list[KnownSpan]:
+    """What proofs say of all but some ranges."""
     return [
         proof.cut(*part)
         for proof in proofs
         for part in (
-            revised.missing(proof.start_ms, proof.end_ms)
+            left.missing(proof.start_ms, proof.end_ms)
             if proof.proved
             else [Range(proof.start_ms, proof.end_ms)]
         )

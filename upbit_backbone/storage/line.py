@@ -49,6 +49,13 @@ async def read_only(path: Path) -> AsyncIterator[Line]:
 
 
 @asynccontextmanager
+async def unchanging(path: Path) -> AsyncIterator[Line]:
+    """A file in a folder that nobody can write, with no log beside it."""
+    async with _opened(path, "ro&immutable=1") as line:
+        yield line
+
+
+@asynccontextmanager
 async def writable(path: Path, *, wait_s: float) -> AsyncIterator[Line]:
     """A file that is there already; a statement waits so long for other programs."""
     async with _opened(path, "rw") as line:

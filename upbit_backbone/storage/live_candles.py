@@ -13,7 +13,7 @@ from upbit_backbone.models import Candle, CandleSeries, Gap
 from upbit_backbone.protocol import Policy, Priority, Subscription, SubscriptionState, Whole
 from upbit_backbone.reader import Reader
 from upbit_backbone.storage.candle_tables import SeriesKey
-from upbit_backbone.storage.coverage import LIVE, KnownSpan
+from upbit_backbone.storage.coverage import LIVE, REVISED, KnownSpan
 from upbit_backbone.storage.series_memory import Tail
 from upbit_backbone.storage.spans import SpanSet
 
@@ -147,6 +147,10 @@ class LiveSeries:
                 del self._unstored[at_ms]
         self._rows = None
 
+    def newest_unstored_ms(self, below_ms: int) -> int | None:
+        """When the newest candle opens that has closed and is not committed yet."""
+        return max((at for at in self._unstored if at < below_ms), default=None)
+
     def tail(self, now_ms: int, now_s: float) -> Tail | None:
         """What lies between the stored part and now; None when the stream is not up to now."""
         source, whole_from_ms = self.source, self.whole_from_ms
@@ -179,7 +183,10 @@ class LiveSeries:
             self._waiting[at_ms] = candle
             return None
         # It was told late: it holds whatever was read of its period before.
-        return LiveProof((candle,), (self._complete(at_ms, now_ms),), over_all=True)
+        span = KnownSpan(
+            at_ms, self.key.timeframe.next_ms(at_ms), "complete", REVISED, LIVE, now_ms
+        )
+        return LiveProof((candle,), (span,), over_all=True)
 
     def _take_whole(self, whole: Whole, now_ms: int) -> LiveProof | None:
         start_ms, end_ms = epoch_ms(whole.start), epoch_ms(whole.end)
@@ -214,10 +221,6 @@ class LiveSeries:
     def _lost(self, gap: Gap, end_ms: int, now_ms: int) -> KnownSpan:
         start_ms = self.key.timeframe.floor_ms(epoch_ms(gap.start))
         return KnownSpan(start_ms, end_ms, "unknown", f"outage: {gap.reason}", LIVE, now_ms)
-
-    def _complete(self, at_ms: int, now_ms: int) -> KnownSpan:
-        end_ms = self.key.timeframe.next_ms(at_ms)
-        return KnownSpan(at_ms, end_ms, "complete", "", LIVE, now_ms)
 
     def _keep(self, at_ms: int, candle: Candle) -> None:
         self._unstored[at_ms] = candle

@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from upbit_backbone.clock import epoch_ms
-from upbit_backbone.errors import ClosedError, StorageCorruptError, StorageUnavailableError
+from upbit_backbone.errors import ClosedError, StorageError, StorageUnavailableError
 from upbit_backbone.models import Candle, CandleSeries
 from upbit_backbone.storage.candle_tables import Row, SeriesKey
-from upbit_backbone.storage.coverage import Coverage
+from upbit_backbone.storage.coverage import Coverage, KnownSpan
 from upbit_backbone.storage.coverage_table import (
     Outdated,
     forget_built,
@@ -48,7 +48,7 @@ TOGETHER = 16
 class LiveWrite:
     """What one stream proved, on its way into the file."""
 
-    __slots__ = ("closing", "live", "outdated", "proof", "stored", "taken")
+    __slots__ = ("closing", "committed", "live", "outdated", "proof", "stored", "taken")
 
     def __init__(self, live: LiveSeries, proof: LiveProof) -> None:
         self.live = live
@@ -61,6 +61,7 @@ class LiveWrite:
         """How many candles were stored."""
         self.outdated: tuple[Outdated, ...] = ()
         """Larger candles that were built of others than these."""
+        self.committed = False
 
     def write(self, sql: Sql) -> None:
         """Runs inside a transaction."""
@@ -71,8 +72,8 @@ class LiveWrite:
         rows = series_of(self.live.empty, proof.candles).labelled("storage")
         self.taken = write_live(sql, key, rows, proof.spans, over_all=proof.over_all)
         self.stored = len(self.taken)
-        if proof.over_all:
-            self.outdated = forget_built(sql, key, self.taken.time.tolist())
+        # A candle where there was said to be none changes larger ones as well as a late trade.
+        self.outdated = forget_built(sql, key, self.taken.time.tolist())
 
 
 def _closing(live: LiveSeries, proof: LiveProof) -> Row | None:
@@ -115,8 +116,11 @@ class LiveWrites:
         self._health = health
         self._committed = committed
         self._gathered: list[LiveWrite] = []
+        self._under_way: list[LiveWrite] = []
         self._tasks = TaskOwner()
         self._writing = False
+        self.fault: Exception | None = None
+        """The last unexpected error; the work goes on."""
 
     def add(self, live: LiveSeries, proof: LiveProof) -> None:
         """Have it written; never waits."""
@@ -124,6 +128,14 @@ class LiveWrites:
         if not self._writing:
             self._writing = True
             self._tasks.spawn(self._write_all(), name="live candles to the file")
+
+    def losses(self) -> dict[SeriesKey, list[KnownSpan]]:
+        """What streams took back and the file still calls proved, of each series in its order."""
+        found: dict[SeriesKey, list[KnownSpan]] = {}
+        for write in (*self._under_way, *self._gathered):
+            if not write.committed and (lost := _losses(write)):
+                found.setdefault(write.live.key, []).extend(lost)
+        return found
 
     async def close(self) -> None:
         """Hand over to the writer what is gathered: it is finished when the file is closed."""
@@ -141,6 +153,7 @@ class LiveWrites:
                 left = [one for each in pieces for one in await self._left_of(*each)]
                 # What a series proves later may take back what it proved before: so it waits.
                 self._gathered[:0] = [one for writes in _by_series(left) for one in _fewer(writes)]
+                self._under_way = []
                 pause_s = AGAIN_S if left else GATHER_S
         except ClosedError:
             logger.debug("the store was closed before the last live candles were written")
@@ -154,7 +167,7 @@ class LiveWrites:
             if not pieces or len(pieces[-1]) >= TOGETHER:
                 pieces.append([])
             pieces[-1] += writes
-        self._gathered = []
+        self._under_way, self._gathered = self._gathered, []
         return pieces
 
     def _enqueue(self, piece: list[LiveWrite]) -> asyncio.Future[None]:
@@ -162,7 +175,20 @@ class LiveWrites:
             for write in piece:
                 write.write(sql)
 
-        return self._database.enqueue(work, then=partial(self._committed, piece))
+        try:
+            return self._database.enqueue(work, then=partial(self._have_committed, piece))
+        except StorageUnavailableError as error:
+            # As if it had been tried: what is gathered stays.
+            failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            failed.set_exception(error)
+            # Nobody may ask, when it is closed.
+            failed.exception()
+            return failed
+
+    def _have_committed(self, piece: list[LiveWrite]) -> None:
+        for write in piece:
+            write.committed = True
+        self._committed(piece)
 
     async def _left_of(self, piece: list[LiveWrite], done: asyncio.Future[None]) -> list[LiveWrite]:
         """Wait for a piece; returns what of it is to be written later."""
@@ -171,18 +197,37 @@ class LiveWrites:
         except StorageUnavailableError as error:
             self._health.failed("stored", error)
             return piece
-        except StorageCorruptError as error:
+        except ClosedError:
+            raise
+        except Exception as error:  # noqa: BLE001 - told once, in `_cannot_store`
             parts = _by_series(piece)
             if len(parts) > 1:
                 # One series that cannot be stored must not take the others with it.
                 tried = [(part, self._enqueue(part)) for part in parts]
                 return [one for each in tried for one in await self._left_of(*each)]
-            self._health.failed("stored", error)
+            self._cannot_store(error)
             for write in piece:
                 write.live.lost(max((span.end_ms for span in write.proof.spans), default=0))
-            return []
+            # What was taken back must not stay proved in the file.
+            return [
+                LiveWrite(write.live, LiveProof((), tuple(lost)))
+                for write in piece
+                if (lost := _losses(write))
+            ]
         self._health.works()
         return []
+
+    def _cannot_store(self, error: Exception) -> None:
+        if isinstance(error, StorageError):
+            self._health.failed("stored", error)
+            return
+        if type(error) is not type(self.fault):
+            logger.error("live candles met an unexpected error", exc_info=error)
+        self.fault = error
+
+
+def _losses(write: LiveWrite) -> list[KnownSpan]:
+    return [span for span in write.proof.spans if not span.proved]
 
 
 def _by_series(writes: list[LiveWrite]) -> list[list[LiveWrite]]:

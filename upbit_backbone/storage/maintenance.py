@@ -9,7 +9,7 @@ from functools import partial
 from typing import TypeVar
 
 from upbit_backbone.clock import Clock
-from upbit_backbone.errors import StorageCorruptError, StorageError
+from upbit_backbone.errors import ClosedError, StorageCorruptError, StorageError
 from upbit_backbone.storage.candle_tables import SeriesKey
 from upbit_backbone.storage.database import Database
 from upbit_backbone.storage.figures import StoreFigures, note_run, read_figures
@@ -22,7 +22,7 @@ from upbit_backbone.storage.retention import (
     outdated,
     remove,
 )
-from upbit_backbone.storage.sql import Sql, Work
+from upbit_backbone.storage.sql import Sql, Work, is_damage
 from upbit_backbone.storage.write_ahead_log import cut_off
 
 logger = logging.getLogger(__name__)
@@ -87,6 +87,8 @@ class Maintenance:
         """As measured last; None before the first time."""
         self.damage = ""
         """What the last check found, in a sentence; empty while the file is whole."""
+        self.fault: Exception | None = None
+        """An unexpected error; None again once the file could be looked after."""
         self.removed_candles = 0
         self.freed_pages = 0
         self.jobs_done = 0
@@ -101,17 +103,27 @@ class Maintenance:
             await asyncio.sleep(self._look_every_s)
             try:
                 await self._look()
-            except StorageCorruptError as error:
-                self._tell_damage(str(error))
+                self.fault = None
             except StorageError as error:
-                logger.debug("the store could not be looked after: %s", error)
+                if isinstance(error, StorageCorruptError) and is_damage(error.__cause__ or error):
+                    self._tell_damage(str(error))
+                else:
+                    logger.debug("the store could not be looked after: %s", error)
+            except Exception as error:
+                if self.fault is None:
+                    logger.exception("the store could not be looked after")
+                self.fault = error
 
     async def finish(self) -> None:
-        """Keep what would be lost at the end: which series were used."""
-        try:
-            await self._note_use()
-        except StorageError as error:
-            logger.debug("which series were used is not kept: %s", error)
+        """Keep what would be lost at the end: which series were used. Waits for nobody."""
+        used, self._used = self._used, set()
+        if used:
+            work = partial(note_use, used=used, now_ms=self._clock.now_ms())
+            try:
+                # The file waits for it when it is closed.
+                _ = self._database.enqueue(work)
+            except (StorageError, ClosedError) as error:
+                logger.debug("which series were used is not kept: %s", error)
 
     def counters(self) -> dict[str, float]:
         """Figures for the layer's status."""
@@ -152,7 +164,7 @@ class Maintenance:
                 return
             try:
                 await self._do(job, before)
-            except StorageError:
+            except Exception:
                 self._plan.failed(job, now_s)
                 raise
             if self._gives_way():

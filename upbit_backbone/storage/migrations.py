@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import aiosqlite
 
-from upbit_backbone.errors import StorageCorruptError
+from upbit_backbone.errors import StorageCorruptError, StorageOriginError
 from upbit_backbone.storage.sql import Sql
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ CREATE TABLE usage (
     symbol TEXT, timeframe TEXT, used_ms INTEGER NOT NULL, PRIMARY KEY (symbol, timeframe)
 ) WITHOUT ROWID
 """
+_TABLE_NAMES = {"meta", "series", "coverage", "markets", "blocks", "usage"}
 _SMALL_BYTES = 64 << 20
 """Up to here the whole file is written anew while a program starts: that takes a second."""
 
@@ -53,12 +55,37 @@ class NewerSchemaError(StorageCorruptError):
     """The file was written by a newer program: it is whole, and nothing of it may be moved."""
 
 
+class ForeignFileError(StorageOriginError):
+    """The file is a database of another program: nothing of it is written or moved."""
+
+
 def view_of(table: str) -> str:
     """The statement for the view that shows a table of candles with its time as text."""
     return (
         f"CREATE VIEW IF NOT EXISTS {table}_utc AS SELECT strftime('%Y-%m-%dT%H:%M:%SZ',"
         f" open_time / 1000, 'unixepoch') AS timestamp, * FROM {table}"
     )
+
+
+def expect_store(sql: Sql, path: Path) -> None:
+    """Refuse a database that another program made; an empty one is nobody's.
+
+    A damaged store may lack some of its tables, and another program may have one called "meta".
+
+    Raises:
+        ForeignFileError: it is one.
+    """
+    names = {
+        str(name)
+        for (name,) in sql.execute("SELECT name FROM sqlite_schema")
+        if not str(name).startswith("sqlite_")
+    }
+    holds_candles = any(name.startswith("candles_") for name in names)
+    if names and not holds_candles and len(names & _TABLE_NAMES) < 2:
+        raise ForeignFileError(
+            f"{path} is a SQLite database of another program, and is left as it is: move it away,"
+            " or choose another data folder (--data-dir)"
+        )
 
 
 def schema_version(sql: Sql) -> int:

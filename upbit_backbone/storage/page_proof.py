@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 from upbit_backbone.clock import DAY_MS, SECOND_MS
 from upbit_backbone.models import CandleSeries, SpanState, Timeframe
 from upbit_backbone.storage.coverage import (
@@ -22,6 +25,64 @@ SECONDS_KEPT_MS = 88 * DAY_MS
 """Candles of a second are kept for three months, the shortest of which have 89 days
 (https://docs.upbit.com/kr/reference/list-candles-seconds): that older ones are not shown says
 nothing."""
+
+
+class Doubt(NamedTuple):
+    """A page that ended below the newest of the candles that are stored where it was asked for."""
+
+    shown_ms: int
+    """When the newest candle opens that it showed."""
+    stored_ms: int
+    """When the newest one opens that it had to show."""
+    asked_ms: int
+
+
+class NewestShown(NamedTuple):
+    """What is to be known of a page to judge its newer end."""
+
+    open_ms: int
+    """When its newest candle opens."""
+    asked_ms: int
+    told_ms: int | None = None
+    """When the newest candle opens that a stream has told, stored or not."""
+    earlier: Doubt | None = None
+    """An earlier page of the series that was doubted."""
+
+    def doubt(self, stored_ms: int | None) -> Doubt | None:
+        """Whether a node that lags may have answered.
+
+        Args:
+            stored_ms: When the newest of the proved candles opens that it had to show.
+
+        Returns:
+            None: it shows the newest there is, or a second page agrees a minute later.
+        """
+        newest_ms = max((at for at in (stored_ms, self.told_ms) if at is not None), default=None)
+        if newest_ms is None or newest_ms <= self.open_ms:
+            return None
+        before = self.earlier
+        if before is None or before.shown_ms != self.open_ms or newest_ms > before.stored_ms:
+            return Doubt(self.open_ms, newest_ms, self.asked_ms)
+        return before if self.asked_ms - before.asked_ms < AGREES_AFTER_MS else None
+
+
+def up_to_shown(proofs: Iterable[KnownSpan], timeframe: Timeframe, doubt: Doubt) -> list[KnownSpan]:
+    """What a doubted page proves: nothing beyond its newest candle."""
+    end_ms = timeframe.next_ms(doubt.shown_ms)
+    found: list[KnownSpan] = []
+    for proof in proofs:
+        if proof.state != "complete" or proof.end_ms <= end_ms:
+            found.append(proof)
+            continue
+        if proof.start_ms < end_ms:
+            found.append(proof.cut(proof.start_ms, end_ms))
+        beyond = proof.cut(end_ms, proof.end_ms)
+        found.append(
+            beyond._replace(
+                state="unknown", reason=CONTRADICTED, evidence="a page without the newest of them"
+            )
+        )
+    return found
 
 
 def proofs_of_page(

@@ -136,6 +136,11 @@ class SeriesMemory:
         self.loaded.remove(*span)
         self._count()
 
+    @property
+    def is_read(self) -> bool:
+        """Whether a read of the file is under way for it."""
+        return bool(self._reads)
+
     @contextmanager
     def read(self) -> Iterator[SpanSet]:
         """What is put, or is not true any more, while a read of the file is under way.
@@ -204,6 +209,11 @@ class SeriesMemory:
         if len(found) >= count:
             return Answer(found[len(found) - count :], (), received_s)
         return Answer(found, ((None, low_ms),), received_s)
+
+    def held(self, span: Range) -> CandleSeries:
+        """What is held of a range, the unproved rows left out."""
+        self._take_closed()
+        return self._held(*span, None)
 
     def _between(
         self, tail: Tail | None, start_ms: int, end_ms: int, latest: int | None = None

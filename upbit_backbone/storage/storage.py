@@ -61,6 +61,7 @@ from upbit_backbone.storage.candle_tables import (
 )
 from upbit_backbone.storage.coverage import (
     BEGINNING_MS,
+    CONTRADICTED,
     UNCONFIRMED,
     Coverage,
     KnownSpan,
@@ -83,7 +84,7 @@ from upbit_backbone.storage.live_feeds import LiveFeeds
 from upbit_backbone.storage.live_writes import LiveWrite, LiveWrites
 from upbit_backbone.storage.maintenance import Maintenance
 from upbit_backbone.storage.other_programs import OtherPrograms
-from upbit_backbone.storage.page_proof import proofs_of_page
+from upbit_backbone.storage.page_proof import Doubt, NewestShown, proofs_of_page
 from upbit_backbone.storage.retention import RetentionPolicy, forget
 from upbit_backbone.storage.series_memory import Answer, MemoryTier, SeriesMemory, Tail
 from upbit_backbone.storage.spans import Range
@@ -197,10 +198,13 @@ class Storage:
             self._memory,
             known=self._known,
             taken_over=self._taken_over,
+            losses=self._live_writes.losses,
+            empty=self._empty,
             health=self._health,
             pause_s=look_every_s,
         )
         self._late = LateTrades()
+        self._doubts: dict[SeriesKey, Doubt] = {}
         self._asked_s = clock.monotonic()
         self._audit: Auditor | None = None
         if rng is not None:
@@ -238,8 +242,8 @@ class Storage:
         self._running = True
         for key, coverage in self._coverage.items():
             self._tending.settling.take(key, coverage)
-        self._tasks.spawn(self._tending.run(), name="storage tending")
-        self._tasks.spawn(self._maintenance.run(), name="storage maintenance")
+        self._tasks.spawn(self._tending.run(), name="storage tending", vital=True)
+        self._tasks.spawn(self._maintenance.run(), name="storage maintenance", vital=True)
         for key in self._pinned:
             self._live.pin(key)
 
@@ -422,6 +426,22 @@ class Storage:
         """Size and content of the file as measured last; None before the first time."""
         return self._maintenance.figures
 
+    @property
+    def failure(self) -> str:
+        """Why it cannot work any more; a full disk or a damaged file is no reason."""
+        if not self._running:
+            return "it was stopped"
+        return self._tasks.lost or self._database.lost
+
+    def limit_memory(self, limit_bytes: int) -> None:
+        """Hold no more candles in memory than this; what is dropped is in the file."""
+        self._memory.limit_to(limit_bytes)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the candles in memory take."""
+        return self._memory.size_bytes
+
     def status(self) -> LayerStatus:
         """Healthy, degraded (the file fails) or down."""
         health: Health = "healthy"
@@ -464,7 +484,14 @@ class Storage:
     @property
     def _failure(self) -> str:
         """What keeps the store from doing all it should; empty: nothing."""
-        fault = self._tending.fault or self._live.fault or self._tasks.failure
+        fault = (
+            self._tending.fault
+            or self._live.fault
+            or self._live_writes.fault
+            or self._others.fault
+            or self._maintenance.fault
+            or self._tasks.failure
+        )
         return (
             self._health.failure
             or self._maintenance.damage
@@ -480,7 +507,7 @@ class Storage:
         answer, source = await self._found(
             key, start_ms, end_ms, request.count, max_age_s=max_age_s
         )
-        missing = missing_spans(self._known(key), answer, self._health.failure)
+        missing = missing_spans(self._known(key), answer, self._health.read_failure)
         if missing:
             self._misses += 1
         metadata = BackboneMetadata(
@@ -571,6 +598,7 @@ class Storage:
         with series.read() as changed:
             rows, proved = await self._database.read(work)
         self._database_reads += 1
+        self._health.read_works()
         cut = latest is not None and len(rows) == latest
         read = Range(int(rows.time[0]), span.end_ms) if cut else span
         # The file was read as it stood before what was committed meanwhile.
@@ -615,6 +643,7 @@ class Storage:
             count=request.count or 0,
             asked_ms=asked_ms,
         )
+        shown = self._newest_shown(key, page, proofs, asked_ms)
         read_s = asked_s - (response.metadata.age_s or 0.0)
         late = self._late.since(key, read_s)
         if late:
@@ -623,9 +652,10 @@ class Storage:
             page = with_revised(page, late.values())
         if len(page):
             self._listings.seen(key)
-        await self._keep(key, page, proofs)
+        settled = await self._keep(key, page, proofs, shown=shown)
+        doubt = None if settled is None else settled.doubt
         low_ms = int(page.time[0]) if len(page) else end_ms
-        if len(page) and end_ms > asked_ms:
+        if len(page) and end_ms > asked_ms and doubt is None:
             closed_ms = timeframe.floor_ms(asked_ms - CLOSE_GRACE_MS)
             over_ms = timeframe.next_ms(closed_ms) + CLOSE_GRACE_MS
             tail = Tail(page, low_ms, closed_ms, over_ms, read_s, received_s)
@@ -641,6 +671,11 @@ class Storage:
                 missing = (Span(None, missing[-1].end, "unknown", UNCONFIRMED),) if missing else ()
         elif low_ms > start_ms:
             missing = missing_below(self._known(key), start_ms, low_ms, is_short=is_short)
+        if doubt is not None:
+            beyond_ms = timeframe.next_ms(doubt.shown_ms)
+            missing += (
+                Span(utc_datetime(beyond_ms), utc_datetime(end_ms), "unknown", CONTRADICTED),
+            )
         metadata = BackboneMetadata(
             source_layer=response.metadata.source_layer,
             cache_hit=False,
@@ -656,36 +691,83 @@ class Storage:
         )
         return BackboneResponse(not missing, page, metadata, None, request.request_id)
 
-    async def _keep(self, key: SeriesKey, page: CandleSeries, proofs: list[KnownSpan]) -> None:
-        """Write what a page proves, and hold it in memory once it is written."""
+    def _newest_shown(
+        self, key: SeriesKey, page: CandleSeries, proofs: list[KnownSpan], asked_ms: int
+    ) -> NewestShown | None:
+        top_ms = max((one.end_ms for one in proofs if one.state == "complete"), default=None)
+        if top_ms is None:
+            return None
+        live = self._live.get(key)
+        told_ms = None if live is None else live.newest_unstored_ms(top_ms)
+        return NewestShown(int(page.time[-1]), asked_ms, told_ms, self._doubts.get(key))
+
+    async def _keep(
+        self,
+        key: SeriesKey,
+        page: CandleSeries,
+        proofs: list[KnownSpan],
+        *,
+        shown: NewestShown | None = None,
+        holds: Callable[[Sql], bool] | None = None,
+    ) -> Settled | None:
+        """Write what a page proves, and hold it in memory once it is written.
+
+        Args:
+            key: The series.
+            page: Its candles.
+            proofs: In the order in which they are to be put.
+            shown: The page's newest candle; None: it was not read, or is empty.
+            holds: Asked inside the transaction: False, and nothing is written.
+
+        Returns:
+            None: nothing was written.
+        """
         if not proofs:
-            return
+            return None
         complete = [one for one in proofs if one.state == "complete"]
         rows = CandleSeries.merged(
             [page.between(one.start_ms, one.end_ms) for one in complete] or [page[:0]]
         )
-        settled = Settled()
+        settled: Settled | None = None
+        is_written = False
 
         def work(sql: Sql) -> None:
             nonlocal settled
-            settled = write_page(sql, key, rows, proofs)
+            settled = None
+            if holds is None or holds(sql):
+                settled = write_page(sql, key, rows, proofs, shown)
 
         def committed() -> None:
-            self._rows_written += len(rows)
+            nonlocal is_written
+            if settled is None:
+                return
+            is_written = True
+            self._doubt(key, settled, shown)
             series, known = self._series(key), self._known(key)
             if settled.vanished:
                 series.drop()
-            for proof in proofs:
+            for proof in settled.proofs:
                 known.put(proof)
                 if proof.proved:
                     span = Range(proof.start_ms, proof.end_ms)
-                    series.put(rows.between(*span), span)
+                    there = rows.between(*span)
+                    self._rows_written += len(there)
+                    series.put(there, span)
             self._forget_built(settled.outdated)
             self._tell_settled(key, rows, settled)
             self._tending.settling.take(key, known)
             self._memory.shrink()
 
         await self._health.written(self._database.write(work, then=committed))
+        return settled if is_written else None
+
+    def _doubt(self, key: SeriesKey, settled: Settled, shown: NewestShown | None) -> None:
+        """Remember a page that lacks what is stored until another one shows as much, or more."""
+        before = self._doubts.get(key)
+        if settled.doubt is not None:
+            self._doubts[key] = settled.doubt
+        elif before is not None and shown is not None and shown.open_ms >= before.shown_ms:
+            del self._doubts[key]
 
     def _tell_settled(self, key: SeriesKey, rows: CandleSeries, settled: Settled) -> None:
         """Tell the readers what a second reading said; what has changed comes last."""

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -18,22 +18,40 @@ import aiosqlite
 import numpy as np
 import psutil
 
+from upbit_backbone.clock import Clock
 from upbit_backbone.errors import (
     InvalidRequestError,
     StorageCorruptError,
-    StorageError,
     StorageOriginError,
     StorageUnavailableError,
 )
 from upbit_backbone.origin import Origin
 from upbit_backbone.storage import blocks, damage
-from upbit_backbone.storage.database import BUSY_MS, FILE_NAME, LOCK_WAIT_S, Database
-from upbit_backbone.storage.figures import StoreFigures, read_figures
+from upbit_backbone.storage.database import (
+    BUSY_MS,
+    FILE_NAME,
+    LOCK_WAIT_S,
+    Database,
+    seen_at_one_moment,
+)
+from upbit_backbone.storage.figures import (
+    SeriesFigures,
+    StoreFigures,
+    note_run,
+    read_figures,
+    read_series,
+)
 from upbit_backbone.storage.file_lock import FileLock
-from upbit_backbone.storage.line import Line, read_only, writable
-from upbit_backbone.storage.migrations import schema_version, vacuum
+from upbit_backbone.storage.line import Line, read_only, unchanging, writable
+from upbit_backbone.storage.migrations import (
+    ForeignFileError,
+    expect_store,
+    schema_version,
+    vacuum,
+)
 from upbit_backbone.storage.spans import Range
-from upbit_backbone.storage.sql import Sql
+from upbit_backbone.storage.sql import Sql, Work, is_damage
+from upbit_backbone.storage.write_ahead_log import log_of
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +59,13 @@ Result = TypeVar("Result")
 
 MOST_PROBLEMS = 20
 """So many are told; one is enough for the file to be mended."""
+
+
+class Contents(NamedTuple):
+    """What the file holds, as a whole and series by series, at one moment."""
+
+    figures: StoreFigures
+    series: tuple[SeriesFigures, ...]
 
 
 class Checked(NamedTuple):
@@ -75,12 +100,40 @@ class Vacuumed(NamedTuple):
     after_bytes: int
 
 
-class StoreFile:
-    """The file of one origin of data."""
+class StoredCandles:
+    """An open file that is only read."""
 
-    def __init__(self, folder: Path, origin: Origin) -> None:
+    def __init__(self, path: Path, line: Line) -> None:
+        self.path = path
+        self._line = line
+
+    async def read(self, work: Work[Result]) -> Result:
+        """Run `work` in a transaction: it sees one moment.
+
+        Raises:
+            aiosqlite.Error: as the work.
+        """
+        return await self._line.run(lambda sql: seen_at_one_moment(sql, work))
+
+
+class StoreFile:
+    """The file of one origin of data.
+
+    What only reads it changes nothing in its folder but the lock, needs no right to write there,
+    and never sets a damaged file aside.
+    """
+
+    def __init__(self, folder: Path, origin: Origin, clock: Clock) -> None:
+        """Name the folder; nothing is opened.
+
+        Args:
+            folder: Where the store's file is.
+            origin: Whose data it is.
+            clock: The time.
+        """
         self._origin = origin
         self._folder = folder
+        self._clock = clock
         self._files = damage.Files(folder / FILE_NAME)
         self._lock = FileLock(self._files.lock)
 
@@ -94,13 +147,39 @@ class StoreFile:
         Raises:
             StorageError: there is no such file, or it cannot be read.
         """
+        return (await self.contents()).figures
+
+    async def contents(self) -> Contents:
+        """The same, and what is stored of each series.
+
+        Raises:
+            StorageError: there is no such file, or it cannot be read.
+        """
+
+        def read(sql: Sql) -> Contents:
+            return Contents(read_figures(sql, self._files), read_series(sql))
+
         async with self._reading() as line:
-            return await line.run(partial(read_figures, files=self._files))
+            return await line.run(lambda sql: seen_at_one_moment(sql, read))
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[StoredCandles]:
+        """The candles themselves; the origin learns whose they are.
+
+        Raises:
+            StorageError: there is no such file, or it cannot be read.
+        """
+        async with self._reading() as line:
+            mark = await line.run(_read_mark)
+            if mark is not None:
+                self._origin.expect(mark or None)
+            yield StoredCandles(self.path, line)
 
     async def check(self) -> Checked:
         """Read all of it: pages, indexes, proof, and each block beside its rows.
 
-        A damaged file is marked, so that the next program that opens it mends it.
+        A damaged file is marked, so that the next program that opens it mends it. Of a whole one
+        it keeps when that was seen.
 
         Raises:
             StorageError: there is no such file, or it cannot be opened.
@@ -108,9 +187,10 @@ class StoreFile:
         async with self._reading() as line:
             problems = await line.run(_problems)
             if problems:
-                await asyncio.to_thread(self._files.marker.touch)
+                await asyncio.to_thread(self._mark_damaged)
                 return Checked(problems, 0, None)
             wrong_blocks = await line.run(_wrong_blocks)
+            await line.run(self._note_check)
             figures = await line.run(partial(read_figures, files=self._files))
         return Checked((), wrong_blocks, figures)
 
@@ -127,6 +207,10 @@ class StoreFile:
         partial_copy = target.with_name(f"{target.name}.unfinished-{os.getpid()}")
         try:
             async with self._reading() as line:
+                if not (await line.run(read_series)):
+                    raise StorageUnavailableError(
+                        f"{self.path} holds no candles: no backup was made"
+                    )
                 await asyncio.to_thread(_discard_abandoned, target)
                 with _written(target):
                     await line.run(partial(_copy_into, target=partial_copy))
@@ -144,9 +228,9 @@ class StoreFile:
         up to date then.
 
         Raises:
-            InvalidRequestError: there is no such backup.
+            InvalidRequestError: there is no such backup, or it is none.
             StorageOriginError: it holds data of another origin.
-            StorageCorruptError: it is no backup, damaged, or of a newer program.
+            StorageCorruptError: it is damaged, or of a newer program.
             StorageUnavailableError: another program has the file open, or the disk is full.
         """
         source = await asyncio.to_thread(self._checked_source, source)
@@ -183,7 +267,7 @@ class StoreFile:
             async with self._alone("it is to be written anew"):
                 before = (await asyncio.to_thread(self.path.stat)).st_size
                 async with writable(self.path, wait_s=0) as line:
-                    await line.run(self._expect_own)
+                    await line.run(partial(self._expect_own, path=self.path))
                     await line.run(vacuum)
                 after = (await asyncio.to_thread(self.path.stat)).st_size
         return Vacuumed(before, after)
@@ -198,21 +282,56 @@ class StoreFile:
 
     @asynccontextmanager
     async def _reading(self) -> AsyncIterator[Line]:
-        """The file beside the programs that use it."""
+        """The file beside the programs that use it, or in a folder that cannot be written."""
         await self._expect_file()
         with _read(self.path):
-            if not await self._lock.share(wait_s=LOCK_WAIT_S):
-                raise StorageUnavailableError(
-                    f"{self.path} is being brought up to date or mended by another program: try"
-                    " again when it is done"
-                )
             try:
-                async with writable(self.path, wait_s=BUSY_MS / 1_000) as line:
-                    await line.run(lambda sql: sql.execute("PRAGMA query_only = 1"))
-                    await line.run(self._expect_own)
+                async with AsyncExitStack() as stack:
+                    try:
+                        line = await stack.enter_async_context(self._beside_others())
+                    except aiosqlite.OperationalError as error:
+                        if not _may_only_be_read(error):
+                            raise
+                        line = await stack.enter_async_context(self._unchanged())
                     yield line
-            finally:
-                await self._lock.release()
+            except aiosqlite.Error as error:
+                if is_damage(error):
+                    await asyncio.to_thread(self._mark_damaged)
+                raise
+
+    @asynccontextmanager
+    async def _beside_others(self) -> AsyncIterator[Line]:
+        if not await self._lock.share(wait_s=LOCK_WAIT_S):
+            raise StorageUnavailableError(
+                f"{self.path} is being brought up to date or mended by another program: try"
+                " again when it is done"
+            )
+        try:
+            async with writable(self.path, wait_s=BUSY_MS / 1_000) as line:
+                await line.run(lambda sql: sql.execute("PRAGMA query_only = 1"))
+                await line.run(partial(self._expect_own, path=self.path))
+                yield line
+        finally:
+            await self._lock.release()
+
+    @asynccontextmanager
+    async def _unchanged(self) -> AsyncIterator[Line]:
+        """The file where SQLite can make none beside it; a log that is there is read, too."""
+        has_log = await asyncio.to_thread(log_of(self.path).exists)
+        async with (read_only if has_log else unchanging)(self.path) as line:
+            await line.run(partial(self._expect_own, path=self.path))
+            yield line
+
+    def _mark_damaged(self) -> None:
+        """Have the next program that opens the file mend it, if it may be written at all."""
+        with suppress(OSError):
+            self._files.marker.touch()
+
+    def _note_check(self, sql: Sql) -> None:
+        # The result counts, also where it cannot be kept.
+        with suppress(aiosqlite.OperationalError):
+            sql.execute("PRAGMA query_only = 0")
+            note_run(sql, "check", self._clock.now_ms())
 
     @asynccontextmanager
     async def _alone(self, reason: str) -> AsyncIterator[None]:
@@ -233,6 +352,7 @@ class StoreFile:
         """Move the log into the file: SQLite refuses it while anyone else has it open."""
         async with writable(self.path, wait_s=0) as line:
             try:
+                await line.run(partial(expect_store, path=self.path))
                 await line.run(lambda sql: sql.execute("PRAGMA journal_mode = DELETE").fetchall())
             except aiosqlite.OperationalError as error:
                 raise self._in_use(reason) from error
@@ -252,14 +372,15 @@ class StoreFile:
                 " folder is chosen with --data-dir, another exchange with --exchange or --rest-url"
             )
 
-    def _expect_own(self, sql: Sql) -> None:
+    def _expect_own(self, sql: Sql, path: Path) -> None:
         """Refuse what is of another origin or of a newer program."""
+        expect_store(sql, path)
         schema_version(sql)
         found = dict(sql.execute("SELECT key, value FROM meta"))
         identity = found.get("identity", self._origin.identity)
         if identity != self._origin.identity:
             raise StorageOriginError(
-                f"it holds data of {identity!r}, expected {self._origin.identity!r}: name its"
+                f"{path} holds data of {identity!r}, expected {self._origin.identity!r}: name its"
                 " exchange (--exchange, --rest-url), or choose another file"
             )
 
@@ -267,29 +388,34 @@ class StoreFile:
         """Read a copy from end to end.
 
         Raises:
+            InvalidRequestError: it is no store.
             StorageOriginError: it holds data of another origin.
-            StorageCorruptError: it is no store, damaged, or of a newer program.
+            StorageCorruptError: it is damaged, or of a newer program.
         """
         try:
             async with read_only(path) as line:
-                await line.run(self._expect_own)
-                problems = await line.run(_problems)
-                if problems:
-                    raise StorageCorruptError(problems[0])
+                await line.run(partial(self._expect_own, path=path))
+                if await line.run(_problems):
+                    raise StorageCorruptError("it is damaged: choose another backup")
                 return await line.run(partial(read_figures, files=damage.Files(path)))
-        except StorageError as error:
-            raise type(error)(f"{path}: {error}") from error
+        except ForeignFileError as error:
+            raise _no_backup(path) from error
+        except StorageCorruptError as error:
+            raise StorageCorruptError(f"{path}: {error}") from error
         except aiosqlite.Error as error:
+            if getattr(error, "sqlite_errorname", "") == "SQLITE_NOTADB":
+                raise _no_backup(path) from error
             raise StorageCorruptError(f"{path} is no whole backup of a store ({error})") from error
 
     def _own_names(self) -> set[Path]:
         files = self._files
         names = {files.path, files.lock, files.marker, files.unfinished, files.finished}
+        names |= {name for one in tuple(names) for name in damage.with_beside(one)}
         return {name.absolute() for name in names}
 
     def _checked_target(self, target: Path, overwrite: bool) -> Path:
         target = target.absolute()
-        if target in self._own_names() or _same(target, self.path):
+        if any(target == own or _same(target, own) for own in self._own_names()):
             raise InvalidRequestError(f"{target} is the store itself: choose another name")
         if not target.parent.is_dir():
             raise InvalidRequestError(f"there is no folder {target.parent}: make it first")
@@ -303,6 +429,8 @@ class StoreFile:
 
     def _checked_source(self, source: Path) -> Path:
         source = source.absolute()
+        if source.is_dir():
+            raise InvalidRequestError(f"{source} is a folder: expected a file that 'backup' made")
         if not source.is_file():
             raise InvalidRequestError(f"there is no file {source}: expected one that 'backup' made")
         if source in self._own_names() or _same(source, self.path):
@@ -327,6 +455,12 @@ def _problems(sql: Sql) -> tuple[str, ...]:
         " WHERE end_ms <= start_ms OR end_ms > next_ms"
     )
     return (f"{overlapping} spans of what is known overlap",) if overlapping else ()
+
+
+def _read_mark(sql: Sql) -> str | None:
+    """What the data are marked with, empty for real ones; None: nothing was ever stored."""
+    found = sql.execute("SELECT value FROM meta WHERE key = 'mark'").fetchone()
+    return None if found is None else str(found[0])
 
 
 def _wrong_blocks(sql: Sql) -> int:
@@ -408,6 +542,18 @@ def _discard_abandoned(target: Path) -> None:
             left.unlink(missing_ok=True)
 
 
+def _no_backup(path: Path) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"{path} is no backup of a store: expected a file that 'db backup' made"
+    )
+
+
+def _may_only_be_read(error: aiosqlite.Error) -> bool:
+    """Whether SQLite could not write where a file is that is opened for that."""
+    name = getattr(error, "sqlite_errorname", "")
+    return name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN"))
+
+
 def _same(one: Path, other: Path) -> bool:
     return one.exists() and other.exists() and one.samefile(other)
 
@@ -422,7 +568,7 @@ def _read(path: Path) -> Iterator[None]:
             f"{path} cannot be read now ({error}): check that its folder can be written, and that"
             " no other program holds the file"
         ) from error
-    except aiosqlite.Error as error:
+    except (aiosqlite.Error, UnicodeDecodeError) as error:
         raise StorageCorruptError(
             f"{path} is damaged ({error}): it is mended when the program starts next"
         ) from error

@@ -10,7 +10,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Mapping
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -30,13 +30,20 @@ from upbit_backbone.telemetry.windows import (
     Window,
 )
 
+Value = TypeVar("Value")
+
 SAMPLED_A_SECOND = 5_000
 """Above so many quick calls in one drain they are sampled."""
 SLOW_S = 0.001
 """From here on a call is slow: CRITICAL has less than this for what is in memory."""
 MAX_WAITING = 65_536
 """Calls that wait for `drain`, of each of quick, slow and failed ones; the oldest fall out."""
+MAX_HITS = 1 << 17
+"""The same of hits of one priority and data type; beyond it they are not even counted. A second
+of nothing but hits has ten times as many."""
 MAX_KINDS = 64
+PEEK = "peek"
+"""The path of an answer from memory."""
 OTHER_PATH = "other"
 """Calls of the kinds beyond `MAX_KINDS` are counted under this path: memory is bounded."""
 TIERS: tuple[Tier, ...] = ("memory", "storage", "exchange")
@@ -88,6 +95,11 @@ class CallRecorder:
         self._rng = rng
         self._scale = LatencyScale()
         self._drained_s = now
+        self._hits: dict[tuple[Priority, DataType], deque[float]] = {
+            (priority, data_type): deque(maxlen=MAX_HITS)
+            for data_type in DataType
+            for priority in Priority
+        }
         self._quick: deque[_Answer] = deque(maxlen=MAX_WAITING)
         self._tell_quick = self._quick.append  # looked up once: each hit pays for it
         self._slow: deque[_Answer] = deque(maxlen=MAX_WAITING)
@@ -118,6 +130,14 @@ class CallRecorder:
         else:
             self._slow_told += 1
             self._slow.append((priority, data_type, path, tier, taken_s))
+
+    def hits_of(self, data_type: DataType) -> tuple[Callable[[float], None], ...]:
+        """What to tell of answers from memory: for each priority a queue's own `append`.
+
+        It takes how long the caller waited, seconds. Nothing stands between, because each hit pays
+        for it, and a number alone is nothing that the garbage collector has to look at.
+        """
+        return tuple(self._hits[priority, data_type].append for priority in Priority)
 
     def failed(self, priority: Priority, data_type: DataType, path: str, error: str) -> None:
         """Tell of a call that raised; `error` is the name of its type."""
@@ -153,10 +173,25 @@ class CallRecorder:
         self._quick_told = self._slow_told = 0
         most = SAMPLED_A_SECOND * max(1.0, now - self._drained_s)
         self._drained_s = now
+        hits: dict[tuple[Priority, DataType], list[float]] = {}
+        for kind, told in self._hits.items():
+            if told:
+                taken, late = list(told), []
+                told.clear()
+                if max(taken) >= SLOW_S:
+                    late = [taken_s for taken_s in taken if taken_s >= SLOW_S]
+                    taken = [taken_s for taken_s in taken if taken_s < SLOW_S]
+                slow += [(*kind, PEEK, "memory", taken_s) for taken_s in late]
+                slow_told += len(late)
+                quick_told += len(taken)
+                hits[kind] = taken
         weight = max(1, math.ceil(quick_told / most))
         if weight > 1:
             # By chance, not every nth: callers have rhythms too.
-            quick = self._rng.choices(quick, k=round(quick_told / weight))
+            quick = self._sample(quick, weight)
+            hits = {kind: self._sample(taken, weight) for kind, taken in hits.items()}
+        for kind, taken in hits.items():
+            quick += [(*kind, PEEK, "memory", taken_s) for taken_s in taken]
         self._count("answered", quick_told + slow_told, now)
         self._count("measured", len(quick) + len(slow), now)
         if weight == 1:
@@ -169,6 +204,9 @@ class CallRecorder:
         for name, times in happened.items():
             self._count(name, times, now)
         self._advance(now)
+
+    def _sample(self, told: list[Value], weight: int) -> list[Value]:
+        return self._rng.choices(told, k=round(len(told) / weight)) if told else []
 
     def windows(self, now: float) -> dict[str, WindowStats]:
         """The figures of each window, by its name; drains first."""
@@ -193,7 +231,7 @@ class CallRecorder:
     @property
     def requests(self) -> int:
         """Calls that were answered or raised, since the start."""
-        waiting = self._quick_told + self._slow_told
+        waiting = self._quick_told + self._slow_told + sum(map(len, self._hits.values()))
         return round(self._totals.get("answered", 0.0)) + waiting + self.errors
 
     @property

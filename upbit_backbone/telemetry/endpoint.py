@@ -109,6 +109,9 @@ class MetricsServer:
         self._runner = runner
         self._port = runner.addresses[0][1]
         self.failure = None
+        logger.info("figures are served at %s", self.url)
+        if self._events is not None:
+            self._events.add("layer_4", "info", "health", f"figures are served at {self.url}")
 
     async def stop(self) -> None:
         """Close the port and its connections; may be called twice."""

@@ -18,16 +18,26 @@ UNBEARABLE_S = 0.1
 class LoopLagProbe:
     """Sleeps a little, and looks how much longer it took."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, start_s: float = 0.0) -> None:
+        """Begin without a sample.
+
+        Args:
+            clock: Measures.
+            start_s: How long a start takes, whose own work makes the loop late: that is no load.
+        """
         self._clock = clock
+        self._start_s = start_s
         self._lags: deque[float] = deque(maxlen=KEPT)
 
     async def run(self) -> None:
         """Measure until cancelled."""
+        began = self._clock.monotonic()
         while True:
             started = self._clock.monotonic()
             await asyncio.sleep(INTERVAL_S)
-            self._lags.append(max(0.0, self._clock.monotonic() - started - INTERVAL_S))
+            now = self._clock.monotonic()
+            if started - began >= self._start_s:
+                self._lags.append(max(0.0, now - started - INTERVAL_S))
 
     @property
     def p95_s(self) -> float:

@@ -63,6 +63,7 @@ class LatencyScale:
         self._counts: Counts = np.frombuffer(self._histogram.counts, dtype=np.uint32)
         self.steps = len(self._counts)
         self._step_of: dict[int, int] = {}
+        self._upper_ms_of: dict[int, float] = {}
 
     def rounded(self, taken_s: Sequence[float]) -> list[int]:
         """Latencies in units, without the low bits that the histogram does not look at."""
@@ -89,13 +90,16 @@ class LatencyScale:
         # The histogram's own rule: half a call is rounded up.
         targets = [max(1, int(fraction * total + 0.5)) for fraction in (0.5, 0.95, 0.99, 1.0)]
         steps = np.searchsorted(below, np.array(targets, dtype=np.uint64))
-        histogram = self._histogram
-        p50, p95, p99, longest = (
-            histogram.get_highest_equivalent_value(histogram.get_value_from_index(step))
-            * (UNIT_S * 1_000)
-            for step in steps.tolist()
-        )
+        p50, p95, p99, longest = map(self._upper_ms, steps.tolist())
         return LatencyStats(total, p50, p95, p99, longest)
+
+    def _upper_ms(self, step: int) -> float:
+        upper_ms = self._upper_ms_of.get(step)
+        if upper_ms is None:
+            histogram = self._histogram
+            units = histogram.get_highest_equivalent_value(histogram.get_value_from_index(step))
+            upper_ms = self._upper_ms_of[step] = units * (UNIT_S * 1_000)
+        return upper_ms
 
 
 class RollingHistogram:

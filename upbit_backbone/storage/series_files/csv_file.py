@@ -129,7 +129,7 @@ class CsvReader:
         try:
             self._size = path.stat().st_size
             said = beside(path).read_bytes() if beside(path).exists() else None
-            self._columns, first = self._first_lines()
+            self._columns, self._width, first = self._first_lines()
             if said is None:
                 self.header = self._header_of_line(first)
             else:
@@ -153,17 +153,26 @@ class CsvReader:
             with self._path.open("rb") as raw, _text(raw) as file:
                 lines = csv.reader(file, strict=True)
                 next(lines)
-                number = lines.line_num
-                while rows := list(islice(lines, PIECE_ROWS)):
+                count = 0
+                while read := list(islice(lines, PIECE_ROWS)):
                     self._read_bytes = raw.tell()
-                    yield self._series([row for row in rows if row], number)
-                    number = lines.line_num
+                    if rows := [row for row in read if row]:
+                        yield self._series(rows, count)
+                        count += len(rows)
         except OSError as error:
             raise cannot_read(self._path, error) from error
         except (csv.Error, UnicodeDecodeError) as error:
             raise InvalidRequestError(f"{self._path} is not a CSV file: {error}") from error
 
-    def _first_lines(self) -> tuple[dict[str, int], list[str]]:
+    def place(self, row: int) -> str:
+        """Which line of the file: it may have empty ones."""
+        with self._path.open("rb") as raw, _text(raw) as file:
+            lines = csv.reader(file, strict=True)
+            next(lines)
+            filled = (lines.line_num for fields in lines if fields)
+            return f"line {next(islice(filled, row, None))}"
+
+    def _first_lines(self) -> tuple[dict[str, int], int, list[str]]:
         try:
             with self._path.open("rb") as raw, _text(raw) as file:
                 lines = csv.reader(file, strict=True)
@@ -177,7 +186,7 @@ class CsvReader:
                 f"{self._path} lacks the columns {', '.join(missing)}: its first line has to name"
                 f" {', '.join(_WRITTEN)}"
             )
-        return {name: names.index(name) for name in _WRITTEN}, first
+        return {name: names.index(name) for name in _WRITTEN}, len(names), first
 
     def _header_of_line(self, first: list[str]) -> Header:
         """What the first candle says stands for all: each line is compared with it."""
@@ -208,11 +217,11 @@ class CsvReader:
         if checksum != self.header.checksum:
             raise InvalidRequestError(
                 f"{self._path} is not the file that {beside(self._path).name} was written for: it"
-                " was changed since. Export it again; or delete that file to import the candles"
-                " alone, without what is known between them"
+                f" was changed since. Export it again; or delete {beside(self._path)} to import the"
+                " candles alone, without what is known between them"
             )
 
-    def _series(self, rows: list[list[str]], line: int) -> CandleSeries:
+    def _series(self, rows: list[list[str]], count: int) -> CandleSeries:
         header = self.header
         whose = (
             header.symbol,
@@ -222,6 +231,8 @@ class CsvReader:
         )
         try:
             columns = list(zip(*rows, strict=True))
+            if len(columns) != self._width:
+                raise ValueError(len(columns))
             for name, expected in zip(WHOSE, whose, strict=True):
                 if {text.lower() for text in set(columns[self._columns[name]])} != {
                     expected.lower()
@@ -230,7 +241,7 @@ class CsvReader:
             time = _times(columns[self._columns[TIME]])
             numbers = [np.array([*map(float, columns[self._columns[name]])]) for name in COLUMNS]
         except (ValueError, IndexError):
-            raise self._bad_line(rows, line, whose) from None
+            raise self._bad_line(rows, count, whose) from None
         flags = np.ones(len(time), bool), np.zeros(len(time), bool)
         return CandleSeries(
             header.symbol,
@@ -241,13 +252,13 @@ class CsvReader:
         )
 
     def _bad_line(
-        self, rows: list[list[str]], line: int, whose: Sequence[str]
+        self, rows: list[list[str]], count: int, whose: Sequence[str]
     ) -> InvalidRequestError:
-        for number, row in enumerate(rows, line + 1):
-            try:
-                texts = [row[self._columns[name]] for name in _WRITTEN]
-            except IndexError:
-                return self._bad(number, f"has {len(row)} fields", row)
+        for number, row in enumerate(rows, count):
+            if len(row) != self._width:
+                why = f"has {len(row)} fields, the first line {self._width}"
+                return self._bad(number, why, row)
+            texts = [row[self._columns[name]] for name in _WRITTEN]
             for name, text, expected in zip(WHOSE, texts[-len(WHOSE) :], whose, strict=True):
                 if text.lower() != expected.lower():
                     return self._bad(number, f"{name} is not {expected!r}", row)
@@ -260,10 +271,11 @@ class CsvReader:
                     float(text)
                 except ValueError:
                     return self._bad(number, f"{name} is no number", row)
-        return self._bad(line + 1, "or one below it has another number of fields", rows[0])
+        return self._bad(count, "or one below it cannot be read", rows[0])
 
-    def _bad(self, line: int, why: str, row: list[str]) -> InvalidRequestError:
-        return InvalidRequestError(f"{self._path}, line {line}: {why}: {','.join(row)[:80]!r}")
+    def _bad(self, number: int, why: str, row: list[str]) -> InvalidRequestError:
+        place = self.place(number)
+        return InvalidRequestError(f"{self._path}, {place}: {why}: {','.join(row)[:80]!r}")
 
 
 def _times(texts: Sequence[str]) -> npt.NDArray[np.int64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from upbit_backbone.origin import Origin
 from upbit_backbone.storage.candle_tables import SeriesKey, read_rows
 from upbit_backbone.storage.coverage import BEGINNING_MS, FOREVER_MS, Coverage, KnownSpan
 from upbit_backbone.storage.coverage_table import read_coverage, read_series_coverage
-from upbit_backbone.storage.database import Database
 from upbit_backbone.storage.series_files.csv_file import CsvWriter, beside
 from upbit_backbone.storage.series_files.header import (
     FileSpan,
@@ -28,12 +27,21 @@ from upbit_backbone.storage.series_files.header import (
 from upbit_backbone.storage.series_files.parquet_file import ParquetWriter
 from upbit_backbone.storage.series_files.threads import beside_the_loop
 from upbit_backbone.storage.spans import Range
-from upbit_backbone.storage.sql import Sql
+from upbit_backbone.storage.sql import Sql, Work
 
+Result = TypeVar("Result")
 PIECE_ROWS = 50_000
 """Read at once: some 3 MB, whatever the length of the series."""
 OnProgress = Callable[[int, float], None]
 """Called with the candles so far and the share of the whole that they are."""
+
+
+class Readable(Protocol):
+    """An open store, of which nothing is written."""
+
+    @property
+    def path(self) -> Path: ...
+    async def read(self, work: Work[Result]) -> Result: ...
 
 
 class Exported(NamedTuple):
@@ -51,7 +59,7 @@ class _Piece(NamedTuple):
 
 
 async def export_series(
-    database: Database,
+    database: Readable,
     origin: Origin,
     key: SeriesKey,
     path: Path,
@@ -68,7 +76,7 @@ async def export_series(
     cancelled, no file is left, and one that was there before is as it was.
 
     Args:
-        database: An open one.
+        database: An open store.
         origin: Whose candles they are.
         key: Which series.
         path: The file; its name says the format.
@@ -86,22 +94,28 @@ async def export_series(
     await beside_the_loop(partial(_check_target, path, overwrite))
     span = await _range(database, key, start_ms, end_ms)
 
+    made: list[SeriesWriter] = []
+
     def make_writer() -> SeriesWriter:
         if parquet:
-            return ParquetWriter(path)
-        return CsvWriter(path, key, origin.identity, simulated=origin.simulated)
+            made.append(ParquetWriter(path))
+        else:
+            made.append(CsvWriter(path, key, origin.identity, simulated=origin.simulated))
+        return made[0]
 
-    writer = await beside_the_loop(make_writer)
     try:
+        writer = await beside_the_loop(make_writer)
         header = await _write_pieces(database, origin, key, span, writer, on_progress)
         files = await beside_the_loop(partial(writer.finish, header))
     finally:
-        await beside_the_loop(writer.discard)
+        # Whoever is cancelled while it is made has none in hand.
+        for one in made:
+            await beside_the_loop(one.discard)
     return Exported(key, header.candles, files)
 
 
 async def _write_pieces(
-    database: Database,
+    database: Readable,
     origin: Origin,
     key: SeriesKey,
     span: Range,
@@ -171,7 +185,7 @@ def _within(rows: CandleSeries, spans: list[KnownSpan]) -> CandleSeries:
 
 
 async def _range(
-    database: Database, key: SeriesKey, start_ms: int | None, end_ms: int | None
+    database: Readable, key: SeriesKey, start_ms: int | None, end_ms: int | None
 ) -> Range:
     known = (await database.read(read_coverage)).get(key)
     told = [] if known is None else _told(known, BEGINNING_MS, FOREVER_MS)

@@ -67,7 +67,8 @@ class Header(msgspec.Struct, frozen=True):
     coverage: tuple[FileSpan, ...] | None
     """What is known beyond the candles; None: each candle proves itself, and no more."""
     checksum: int | None = None
-    """The crc32 of the CSV file that it lies beside."""
+    """The crc32 of the CSV file that it lies beside; in Parquet of the candles and of all else
+    that is said here."""
     version: int = VERSION
 
     @property
@@ -91,6 +92,10 @@ class SeriesReader(Protocol):
 
     def pieces(self) -> Iterator[CandleSeries]:
         """The candles from the first on, unchecked; may be begun again."""
+        ...
+
+    def place(self, row: int) -> str:
+        """Where in the file a person finds the candle with this number, counted from 0."""
         ...
 
 
@@ -118,7 +123,7 @@ def decoded(data: bytes, where: str) -> Header:
     """
     try:
         header = msgspec.json.decode(data, type=Header)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InvalidRequestError(
             f"{where} does not say what an export says ({error}): export the series again"
         ) from error
@@ -200,4 +205,5 @@ def cannot_write(path: Path, error: OSError) -> StorageUnavailableError:
 
 def cannot_read(path: Path, error: OSError) -> InvalidRequestError:
     """The sentence for a file that cannot be read."""
-    return InvalidRequestError(f"{path} cannot be read: {error.strerror or error}")
+    why = " ".join((error.strerror or str(error)).split())
+    return InvalidRequestError(f"{path} cannot be read: {why}")

@@ -13,12 +13,13 @@ import numpy.typing as npt
 from upbit_backbone.candle_checks import check_series, excerpt
 from upbit_backbone.clock import Clock, utc_datetime
 from upbit_backbone.errors import InvalidRequestError, ProtocolError, StorageOriginError
-from upbit_backbone.models import CLOSE_GRACE_MS, CandleSeries
+from upbit_backbone.models import CLOSE_GRACE_MS, CandleSeries, Timeframe
 from upbit_backbone.origin import Origin
 from upbit_backbone.storage.candle_tables import SeriesKey, delete_rows, read_rows, write_rows
 from upbit_backbone.storage.comparison import compare
 from upbit_backbone.storage.coverage import (
     BEGINNING_MS,
+    BUILT,
     FOREVER_MS,
     IMPORTED,
     LIVE,
@@ -44,6 +45,7 @@ _READERS: dict[str, Callable[[Path], SeriesReader]] = {
     ".csv": CsvReader,
     ".parquet": ParquetReader,
 }
+_BUILT = frozenset(f"{BUILT}{timeframe}" for timeframe in Timeframe)
 OnProgress = Callable[[str, int, float], None]
 """Called with what is done, the candles so far and the share of the file that they are."""
 
@@ -128,22 +130,26 @@ def _check_origin(header: Header, origin: Origin, path: Path) -> None:
             f" {origin.identity!r}: choose that exchange (--exchange, --rest-url), or another file"
         )
     kind = "simulated" if header.simulated else "real"
-    if header.simulated and header.mark is None and not origin.known:
-        raise StorageOriginError(
-            f"{path} holds simulated candles and does not say of which simulator: import it with"
-            " the file that was exported beside it"
-        )
+    mark = header.mark
+    if header.simulated and mark is None and not origin.known:
+        # Folders that are called so are those of simulators of that name, and of nobody else.
+        mark = header.identity if header.identity.startswith("simulator-") else None
+        if mark is None:
+            raise StorageOriginError(
+                f"{path} holds simulated candles and does not say of which simulator: import it"
+                f" with the file {path.name}.json that was exported beside it"
+            )
     if origin.known and origin.simulated is not header.simulated:
         raise StorageOriginError(
             f"{path} holds {kind} candles, and this store"
             f" {'simulated' if origin.simulated else 'real'} ones: they are never mixed"
         )
-    if header.mark is not None or not origin.known:
+    if mark is not None or not origin.known:
         try:
-            origin.observe(header.mark)
+            origin.observe(mark)
         except StorageOriginError as error:
             raise StorageOriginError(
-                f"{path} holds {kind} candles, marked {header.mark!r}, which this store never takes"
+                f"{path} holds {kind} candles, marked {mark!r}, which this store never takes"
             ) from error
 
 
@@ -165,7 +171,7 @@ async def _check_all(
 
 async def _pieces(reader: SeriesReader, path: Path, now_ms: int) -> AsyncIterator[_Piece]:
     """The pieces of a file, each checked; together they tell all that it says."""
-    checked = _Checked(reader.header, path, now_ms)
+    checked = _Checked(reader, path, now_ms)
     pieces = reader.pieces()
     try:
         while (rows := await beside_the_loop(lambda: next(pieces, None))) is not None:
@@ -181,9 +187,12 @@ async def _pieces(reader: SeriesReader, path: Path, now_ms: int) -> AsyncIterato
 class _Checked:
     """Checks pieces in their order, and cuts what is known into parts that go with them."""
 
-    def __init__(self, header: Header, path: Path, now_ms: int) -> None:
-        self._header = header
+    def __init__(self, reader: SeriesReader, path: Path, now_ms: int) -> None:
+        self._reader = reader
+        self._header = header = reader.header
         self._path = path
+        self._count = 0
+        """How many candles came before the piece at hand."""
         self._evidence = f"imported from {path.name}"
         self._now_ms = now_ms
         self._closed_ms = header.timeframe.floor_ms(now_ms - CLOSE_GRACE_MS)
@@ -195,11 +204,16 @@ class _Checked:
 
     def piece(self, rows: CandleSeries) -> _Piece:
         """Check the next candles."""
-        header, what = self._header, f"{self._path}, {self._header.symbol} {self._header.timeframe}"
-        if np.any((rows.time < BEGINNING_MS) | (rows.time >= FOREVER_MS)):
-            raise InvalidRequestError(f"{what}: a candle lies outside of the calendar")
+        header = self._header
+        outside = (rows.time < BEGINNING_MS) | (rows.time >= FOREVER_MS)
+        if np.any(outside):
+            place = self._place(int(np.argmax(outside)))
+            raise InvalidRequestError(
+                f"{self._path}, {place}: the candle lies outside of the calendar; nothing was"
+                " imported"
+            )
         try:
-            check_series(rows, what)
+            check_series(rows, f"{self._path}", place=self._place)
         except ProtocolError as error:
             raise InvalidRequestError(f"{error}; nothing was imported") from error
         if not len(rows):
@@ -211,10 +225,12 @@ class _Checked:
             raise self._refused(rows, late, "is not over yet by this computer's clock")
         self._last_ms = int(rows.time[-1])
         if header.coverage is None:
+            self._count += len(rows)
             return _Piece(rows, list(self._each_by_itself(rows)))
-        outside = self._outside(rows)
-        if outside is not None:
-            raise self._refused(rows, outside, "lies where the file says that there is none")
+        unsaid = self._outside(rows)
+        if unsaid is not None:
+            raise self._refused(rows, unsaid, "lies where the file says that there is none")
+        self._count += len(rows)
         return _Piece(rows, self._until(header.timeframe.next_ms(self._last_ms)))
 
     def rest(self) -> _Piece:
@@ -255,6 +271,9 @@ class _Checked:
         ]
 
     def _known(self, span: FileSpan) -> KnownSpan:
+        if span.evidence in _BUILT:
+            # So that they are built again here, too, when one of the smaller ones changes.
+            return KnownSpan(*span.range, span.state, IMPORTED, span.evidence, self._now_ms)
         if span.settled:
             return KnownSpan(*span.range, span.state, IMPORTED, self._evidence, self._now_ms)
         return KnownSpan(*span.range, span.state, "", LIVE, self._now_ms)
@@ -267,9 +286,12 @@ class _Checked:
             start_ms, end_ms = int(rows.time[low]), int(ends[high - 1])
             yield KnownSpan(start_ms, end_ms, "complete", IMPORTED, self._evidence, self._now_ms)
 
+    def _place(self, row: int) -> str:
+        return self._reader.place(self._count + row)
+
     def _refused(self, rows: CandleSeries, at: int, why: str) -> InvalidRequestError:
         return InvalidRequestError(
-            f"{self._path}: a candle {why}: {excerpt(rows, at)}; nothing was imported"
+            f"{self._path}: {self._place(at)} {why}: {excerpt(rows, at)}; nothing was imported"
         )
 
 

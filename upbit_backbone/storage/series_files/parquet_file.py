@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from upbit_backbone.errors import InvalidRequestError
@@ -56,6 +58,7 @@ class ParquetWriter:
         self._schema = self._arrow.schema(
             [self._arrow.field(name, kind, nullable=False) for name, kind in fields]
         )
+        self._checksum = 0
         try:
             self._writer = parquet.ParquetWriter(unfinished(path), self._schema, compression="zstd")
         except OSError as error:
@@ -79,6 +82,7 @@ class ParquetWriter:
             self._writer.write_table(self._arrow.Table.from_arrays(arrays, schema=self._schema))
         except OSError as error:
             raise cannot_write(self._path, error) from error
+        self._checksum = _checksum(rows, self._checksum)
 
     def finish(self, header: Header) -> tuple[Path, ...]:
         """Make the file whole and give it its name.
@@ -87,7 +91,8 @@ class ParquetWriter:
             StorageUnavailableError: it cannot be written.
         """
         try:
-            self._writer.add_key_value_metadata({SAYS: header.encoded()})
+            sealed = msgspec.structs.replace(header, checksum=_sealed(header, self._checksum))
+            self._writer.add_key_value_metadata({SAYS: sealed.encoded()})
             self._writer.close()
             with unfinished(self._path).open("rb+") as file:
                 os.fsync(file.fileno())
@@ -125,7 +130,7 @@ class ParquetReader:
                 self._all_rows = int(file.metadata.num_rows)
         except OSError as error:
             raise cannot_read(path, error) from error
-        except self._arrow.ArrowException as error:
+        except (self._arrow.ArrowException, ValueError) as error:
             raise self._not_parquet(error) from error
         if said is None:
             raise InvalidRequestError(
@@ -136,6 +141,10 @@ class ParquetReader:
         if missing:
             raise InvalidRequestError(f"{path} lacks the columns {', '.join(missing)}")
         self.header = decoded(said, str(path))
+        if self.header.checksum is None:
+            raise InvalidRequestError(
+                f"{path} has no checksum, so damage in it could not be seen: export it again"
+            )
 
     @property
     def share(self) -> float:
@@ -146,9 +155,11 @@ class ParquetReader:
         """The candles from the first on, unchecked.
 
         Raises:
-            InvalidRequestError: the file is damaged.
+            InvalidRequestError: the file is damaged; of damage within numbers it is known after
+                the last piece.
         """
         self._rows = 0
+        checksum = 0
         header = self.header
         try:
             with self._parquet.ParquetFile(self._path) as file:
@@ -163,17 +174,30 @@ class ParquetReader:
                         np.array(np.from_dlpack(batch.column(name)), np.float64) for name in COLUMNS
                     ]
                     flags = np.ones(len(time), bool), np.zeros(len(time), bool)
-                    yield CandleSeries(
+                    rows = CandleSeries(
                         header.symbol,
                         header.timeframe,
                         [time, *numbers, *flags],
                         source="storage",
                         simulated=header.simulated,
                     )
+                    checksum = _checksum(rows, checksum)
+                    yield rows
+        except InvalidRequestError:
+            raise
         except OSError as error:
             raise cannot_read(self._path, error) from error
         except (self._arrow.ArrowException, ValueError) as error:
             raise self._not_parquet(error) from error
+        if _sealed(header, checksum) != header.checksum:
+            raise InvalidRequestError(
+                f"{self._path} is damaged, or was changed since it was exported: its checksum does"
+                " not fit what it holds; export it again"
+            )
+
+    def place(self, row: int) -> str:
+        """Counted from 1, as other programs show it."""
+        return f"row {row + 1}"
 
     def _batches(self, file: Any) -> Iterator[Any]:
         # Asked for all row groups at once, it would hold all of them.
@@ -183,4 +207,19 @@ class ParquetReader:
             )
 
     def _not_parquet(self, error: Exception) -> InvalidRequestError:
-        return InvalidRequestError(f"{self._path} is not a whole Parquet file: {error}")
+        why = " ".join(str(error).split())
+        return InvalidRequestError(f"{self._path} is not a whole Parquet file: {why}")
+
+
+def _checksum(rows: CandleSeries, before: int) -> int:
+    """The crc32 of candles one after the other, in whatever pieces they come."""
+    columns = [np.asarray(rows.time, "<i8"), *(getattr(rows, name) for name in COLUMNS)]
+    table = np.empty((len(rows), len(columns)), "<i8")
+    for number, column in enumerate(columns):
+        table[:, number] = np.ascontiguousarray(column).view("<i8")
+    return zlib.crc32(table.data, before)
+
+
+def _sealed(header: Header, checksum: int) -> int:
+    """The crc32 of candles, and of what is said of them."""
+    return zlib.crc32(msgspec.structs.replace(header, checksum=None).encoded(), checksum)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from upbit_backbone.clock import Clock
-from upbit_backbone.errors import InvalidRequestError
 from upbit_backbone.models import Timeframe
 from upbit_backbone.origin import Origin
 from upbit_backbone.storage.candle_tables import SeriesKey
 from upbit_backbone.storage.database import Database
+from upbit_backbone.storage.migrations import SCHEMA_VERSION
 from upbit_backbone.storage.series_files import exporting, importing
 from upbit_backbone.storage.series_files.exporting import Exported, export_series
 from upbit_backbone.storage.series_files.importing import Imported, import_series
+from upbit_backbone.storage.store_file import StoreFile
 
 
 class SeriesTransfer:
-    """Opens the store's file for one export or import; a service may have it open as well."""
+    """Opens the store's file for one export or import; a service may have it open as well.
+
+    An export only reads: the folder need not be writable, and a damaged file stays where it is.
+    """
 
     def __init__(self, folder: Path, origin: Origin, clock: Clock) -> None:
         """Name the folder; nothing is opened.
@@ -47,12 +50,17 @@ class SeriesTransfer:
         """Write a series into a file, as `export_series` does.
 
         Raises:
-            InvalidRequestError: nothing is stored, or as `export_series`.
-            StorageError: as `Database.open` and `export_series`.
+            InvalidRequestError: as `export_series`.
+            StorageError: nothing is stored, the file cannot be read, or as `export_series`.
         """
-        async with self._open(must_exist=True) as database:
+        file = StoreFile(self._folder, self._origin, self._clock)
+        if (await file.figures()).schema < SCHEMA_VERSION:
+            # Opened as any program does, it is brought up to date.
+            async with self._open():
+                pass
+        async with file.opened() as stored:
             return await export_series(
-                database,
+                stored,
                 self._origin,
                 SeriesKey(symbol, timeframe),
                 path,
@@ -71,19 +79,14 @@ class SeriesTransfer:
             InvalidRequestError: as `import_series`.
             StorageError: as `Database.open` and `import_series`.
         """
-        async with self._open(must_exist=False) as database:
+        async with self._open() as database:
             return await import_series(
                 database, self._origin, path, clock=self._clock, on_progress=on_progress
             )
 
     @asynccontextmanager
-    async def _open(self, *, must_exist: bool) -> AsyncIterator[Database]:
+    async def _open(self) -> AsyncIterator[Database]:
         database = Database(self._folder, self._origin)
-        if must_exist and not await asyncio.to_thread(database.path.is_file):
-            raise InvalidRequestError(
-                f"nothing is stored in {self._folder}: choose the folder and the exchange that"
-                " candles were stored for (--data-dir, --exchange, --rest-url)"
-            )
         await database.open()
         try:
             yield database

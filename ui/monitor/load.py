@@ -1,0 +1,85 @@
+"""The load as rows: its reasons, what it holds back, and how LOW is doing."""
+
+from __future__ import annotations
+
+from ui.monitor.figure_grid import NOTHING, Cell, Column, Ink
+from ui.monitor.load_gauge import LOW_WAITS_ABOVE, ONLY_CRITICAL_ABOVE
+from ui.monitor.words import milliseconds, rate, term_name, translate
+from upbit_backbone.protocol import PerformanceMetrics
+
+TERM_COLUMNS = (
+    Column("Event loop", right=False),
+    Column("100"),
+    Column("Event loop", right=False),
+    Column("100"),
+)
+STATE_COLUMNS = (Column("LOW", right=False), Column("888.8 ms", right=False, stretch=True))
+_TERM_LINES = 3
+
+
+def term_rows(metrics: PerformanceMetrics) -> list[list[Cell]]:
+    """Every reason for load, the worst first, in two halves beside each other."""
+    terms = []
+    for place, term in enumerate(metrics.load_terms):
+        named: Ink = "text" if place == 0 and term.load >= 1 else "dim"
+        terms.append(
+            [
+                Cell(term_name(term.name), named, term.sentence),
+                Cell(f"{term.load:.0f}", load_ink(term.load), term.sentence),
+            ]
+        )
+    terms += [[Cell(), Cell()]] * (2 * _TERM_LINES - len(terms))
+    return [[*terms[line], *terms[line + _TERM_LINES]] for line in range(_TERM_LINES)]
+
+
+def state_rows(metrics: PerformanceMetrics) -> list[list[Cell]]:
+    """What the load holds back, LOW's state, and the two times that a person feels."""
+    frame_p95_ms = metrics.frame_p95_ms
+    frame = NOTHING if frame_p95_ms is None else f"{milliseconds(frame_p95_ms)} ms"
+    lag = f"{milliseconds(metrics.loop_lag_p95_ms)} ms"
+    felt = translate("MonitorPanel", "loop {0} · frame {1}").format(lag, frame)
+    tip = translate(
+        "MonitorPanel", "95 of 100 times the event loop, and painting the chart, were quicker"
+    )
+    return [
+        [Cell("LOW", "dim"), low_state(metrics)],
+        [Cell(translate("MonitorPanel", "p95"), "dim", tip), Cell(felt, tip=tip)],
+    ]
+
+
+def low_state(metrics: PerformanceMetrics) -> Cell:
+    """Whether LOW runs, what it waits for, and how fast it may go."""
+    counters = metrics.counters
+    waiting = counters.get("layer_4.low_waiting", 0.0)
+    working = counters.get("layer_4.low_in_work", 0.0)
+    tip = translate("MonitorPanel", "{0} calls in work, {1} waiting").format(
+        f"{working:,.0f}", f"{waiting:,.0f}"
+    )
+    if counters.get("layer_4.low_throttles", 0.0):
+        return Cell(translate("MonitorPanel", "paused by a program"), "warning", tip)
+    if metrics.load_band != "open":
+        return Cell(translate("MonitorPanel", "waits for the load"), "warning", tip)
+    allowed = metrics.low_pages_per_s
+    if allowed is not None:
+        text = translate("MonitorPanel", "resumes, up to {0} pages/s").format(rate(allowed))
+        return Cell(text, "text", tip)
+    if working or waiting:
+        return Cell(translate("MonitorPanel", "runs"), "good", tip)
+    return Cell(translate("MonitorPanel", "idle, may run"), "text", tip)
+
+
+def held_back(metrics: PerformanceMetrics) -> str:
+    """Who waits for the load to pass."""
+    match metrics.load_band:
+        case "critical only":
+            return translate("MonitorPanel", "all but CRITICAL wait")
+        case "low waits":
+            return translate("MonitorPanel", "LOW waits")
+    return translate("MonitorPanel", "nobody waits")
+
+
+def load_ink(load: float) -> Ink:
+    """The colour of a load, as of the gauge."""
+    if load > ONLY_CRITICAL_ABOVE:
+        return "bad"
+    return "warning" if load > LOW_WAITS_ABOVE else "text"

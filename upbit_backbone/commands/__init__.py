@@ -1,0 +1,1 @@
+"""The commands of ``upbit-backbone``, a module for each group of them."""
