@@ -558,7 +558,8 @@ async def test_what_is_no_backup_of_this_store_is_refused_and_nothing_changed(
 async def test_a_backup_of_an_older_schema_is_brought_up_to_date(
     tmp_path: Path, schema: int
 ) -> None:
-    source = PAYLOADS / f"schema-{schema}.sqlite3"
+    source = tmp_path / "backup.sqlite3"
+    shutil.copy(PAYLOADS / f"schema-{schema}.sqlite3", source)
     done = await store(tmp_path / "data", "simulator-7").restore(source)
     assert (done.set_aside, done.figures.schema, done.figures.rows) == (None, SCHEMA_VERSION, 153)
 
