@@ -27,7 +27,7 @@ from upbit_backbone.errors import (
 from upbit_backbone.origin import Origin
 from upbit_backbone.storage import damage
 from upbit_backbone.storage.file_lock import FileLock
-from upbit_backbone.storage.line import Line
+from upbit_backbone.storage.line import Line, connected
 from upbit_backbone.storage.migrations import (
     SCHEMA_VERSION,
     NewerSchemaError,
@@ -553,7 +553,7 @@ class Database:
         """Copy what can be read of a damaged file into a new one that takes its place."""
         await self._close_writer()
         await asyncio.to_thread(self._files.discard_unfinished)
-        source = await aiosqlite.connect(self._path, isolation_level=None, check_same_thread=False)
+        source = await connected(self._path, isolation_level=None, check_same_thread=False)
         try:
             found = await self._copy_from(source)
         except StorageUnavailableError as error:
@@ -604,7 +604,7 @@ class Database:
 
     async def _connect(self, path: Path) -> Line:
         try:
-            connection = await aiosqlite.connect(
+            connection = await connected(
                 path, isolation_level=None, cached_statements=CACHED_STATEMENTS
             )
         except aiosqlite.Error as error:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import aiosqlite
 
+from upbit_backbone.storage.line import connected
+
 
 class FileLock:
     """Shared by all who use a file; exclusive for one who replaces it."""
@@ -52,7 +54,7 @@ class FileLock:
 
     async def _begin(self, begin: str, read: str | None, wait_s: float) -> bool:
         await self.release()
-        self._connection = await aiosqlite.connect(self._path, isolation_level=None)
+        self._connection = await connected(self._path, isolation_level=None)
         await self._connection.execute(f"PRAGMA busy_timeout = {int(wait_s * 1_000)}")
         try:
             await self._connection.execute(begin)

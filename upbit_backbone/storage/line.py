@@ -15,6 +15,31 @@ from upbit_backbone.storage.sql import Sql, Work
 Result = TypeVar("Result")
 
 
+async def connected(path: Path | str, **options: Any) -> aiosqlite.Connection:
+    """Open a connection; cancelled meanwhile, it is closed before that is told.
+
+    Args:
+        path: A file, or a URI.
+        options: As `aiosqlite.connect`.
+
+    Raises:
+        aiosqlite.Error: it cannot be opened.
+    """
+
+    async def open_it() -> aiosqlite.Connection:
+        return await aiosqlite.connect(path, **options)
+
+    opening = asyncio.ensure_future(open_it())
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        # Its thread has begun: nobody else would end it.
+        await asyncio.wait([opening])
+        if opening.exception() is None:
+            await opening.result().close()
+        raise
+
+
 class Line:
     """A connection, and what waits for it."""
 
@@ -65,7 +90,7 @@ async def writable(path: Path, *, wait_s: float) -> AsyncIterator[Line]:
 
 @asynccontextmanager
 async def _opened(path: Path, mode: str) -> AsyncIterator[Line]:
-    line = Line(await aiosqlite.connect(_uri(path, mode), uri=True, isolation_level=None))
+    line = Line(await connected(_uri(path, mode), uri=True, isolation_level=None))
     try:
         yield line
     finally:
