@@ -55,8 +55,8 @@ class FileLock:
     async def _begin(self, begin: str, read: str | None, wait_s: float) -> bool:
         await self.release()
         self._connection = await connected(self._path, isolation_level=None)
-        await self._connection.execute(f"PRAGMA busy_timeout = {int(wait_s * 1_000)}")
         try:
+            await self._connection.execute(f"PRAGMA busy_timeout = {int(wait_s * 1_000)}")
             await self._connection.execute(begin)
             if read is not None:
                 await self._connection.execute_fetchall(read)
@@ -64,5 +64,9 @@ class FileLock:
             await self.release()
             if getattr(error, "sqlite_errorname", "") == "SQLITE_BUSY":
                 return False
+            raise
+        except BaseException:
+            # Cancelled: whoever asked does not know that it is held.
+            await self.release()
             raise
         return True
