@@ -211,6 +211,6 @@ cli.main()
     assert process.stdout is not None
     assert process.stdout.readline() == "copying\n"
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "stopped: no backup was made\n")
     assert {path.name for path in tmp_path.iterdir()} == {"data"}
