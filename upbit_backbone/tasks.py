@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 FIRST_RECOVERY_S: Final = 0.1
 LONGEST_RECOVERY_S: Final = 30.0
 SOUND_AFTER_S: Final = 10.0
 """Having run for so long a kept task is well, and its next recovery is quick again."""
+
+
+async def to_the_end(work: Awaitable[Result]) -> Result:
+    """Await what must not be left half done: who is cancelled meanwhile waits for it all the same.
+
+    Whoever cleans up after a cancellation finds nobody at work any more.
+    """
+    running = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
 
 
 class TaskOwner:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import QPointF, QRectF, QSize, Qt
-from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPolygonF
-from PySide6.QtWidgets import QWidget
+from PySide6.QtCore import QPointF, QRectF, Qt
+from PySide6.QtGui import QColor, QPainter, QPolygonF
 
 from ui.theme import Theme
 from upbit_backbone.protocol import Health
@@ -38,32 +37,3 @@ def paint_light(painter: QPainter, place: QRectF, health: Health, colour: QColor
         case _:
             painter.drawEllipse(box)
     painter.restore()
-
-
-class Light(QWidget):
-    """The light of one part."""
-
-    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self._colours = light_colours(theme)
-        self._health: Health = "starting"
-        self.setFixedSize(LIGHT_SIZE, LIGHT_SIZE)
-
-    @property
-    def health(self) -> Health:
-        """What is shown."""
-        return self._health
-
-    def set_health(self, health: Health) -> None:
-        """Show another health."""
-        if health != self._health:
-            self._health = health
-            self.update()
-
-    def sizeHint(self) -> QSize:
-        return QSize(LIGHT_SIZE, LIGHT_SIZE)
-
-    def paintEvent(self, event: QPaintEvent) -> None:
-        with QPainter(self) as painter:
-            place = QRectF(0, 0, LIGHT_SIZE, LIGHT_SIZE)
-            paint_light(painter, place, self._health, self._colours[self._health])

@@ -8,12 +8,12 @@ with the process that held them.
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import aiosqlite
 
 from upbit_backbone.storage.line import connected
+from upbit_backbone.tasks import to_the_end
 
 
 class FileLock:
@@ -45,12 +45,7 @@ class FileLock:
             connection, self._connection = self._connection, None
             # The thread of a connection ends with it, whoever is cancelled meanwhile; and nobody
             # goes on before that, or the hold would outlive its holder.
-            closing = asyncio.ensure_future(connection.close())
-            try:
-                await asyncio.shield(closing)
-            except asyncio.CancelledError:
-                await asyncio.wait([closing])
-                raise
+            await to_the_end(connection.close())
 
     async def _begin(self, begin: str, read: str | None, wait_s: float) -> bool:
         await self.release()

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 import aiosqlite
 
 from upbit_backbone.storage.sql import Sql, Work
+from upbit_backbone.tasks import to_the_end
 
 Result = TypeVar("Result")
 
@@ -26,17 +27,12 @@ async def connected(path: Path | str, **options: Any) -> aiosqlite.Connection:
         aiosqlite.Error: it cannot be opened.
     """
 
-    async def open_it() -> aiosqlite.Connection:
-        return await aiosqlite.connect(path, **options)
-
-    opening = asyncio.ensure_future(open_it())
+    connection = aiosqlite.connect(path, **options)
     try:
-        return await asyncio.shield(opening)
+        return await to_the_end(connection)
     except asyncio.CancelledError:
         # Its thread has begun: nobody else would end it.
-        await asyncio.wait([opening])
-        if opening.exception() is None:
-            await opening.result().close()
+        await connection.close()
         raise
 
 

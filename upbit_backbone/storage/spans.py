@@ -106,11 +106,3 @@ class SpanSet:
         if index < len(self._ranges) and self._ranges[index].start_ms < end_ms:
             return Range(self._ranges[index].start_ms, end_ms)
         return None
-
-    def reaching_below(self, below_ms: int) -> Range | None:
-        """The last range that begins before a time, cut there; None: nothing lies below."""
-        index = bisect_left(self._ranges, below_ms, key=lambda item: item.start_ms) - 1
-        if index < 0:
-            return None
-        start_ms, end_ms = self._ranges[index]
-        return Range(start_ms, min(end_ms, below_ms))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -52,6 +52,7 @@ from upbit_backbone.storage.migrations import (
 from upbit_backbone.storage.spans import Range
 from upbit_backbone.storage.sql import Sql, Work, is_damage
 from upbit_backbone.storage.write_ahead_log import log_of
+from upbit_backbone.tasks import to_the_end
 
 logger = logging.getLogger(__name__)
 
@@ -215,10 +216,10 @@ class StoreFile:
                 with _written(target):
                     await line.run(partial(_copy_into, target=partial_copy))
                     figures = await self._verified(partial_copy)
-                    await _to_the_end(partial(_place, partial_copy, target, overwrite))
+                    await to_the_end(asyncio.to_thread(_place, partial_copy, target, overwrite))
         finally:
             # Only here the connection's thread is surely done with it.
-            await _to_the_end(partial(partial_copy.unlink, missing_ok=True))
+            await to_the_end(asyncio.to_thread(partial_copy.unlink, missing_ok=True))
         return BackedUp(target, figures)
 
     async def restore(self, source: Path) -> Restored:
@@ -244,9 +245,9 @@ class StoreFile:
                         await line.run(partial(_copy_into, target=self._files.unfinished))
                     await self._verified(self._files.unfinished)
                 except BaseException:
-                    await _to_the_end(self._files.discard_unfinished)
+                    await to_the_end(asyncio.to_thread(self._files.discard_unfinished))
                     raise
-                set_aside = await _to_the_end(self._take_place)
+                set_aside = await to_the_end(asyncio.to_thread(self._take_place))
         # Opened as any program does, an older one is brought up to date.
         database = Database(self._folder, self._origin)
         try:
@@ -489,16 +490,6 @@ def _copy_into(sql: Sql, target: Path) -> None:
 
 
 # Files.
-
-
-async def _to_the_end(work: Callable[[], Result]) -> Result:
-    """Run on a thread what must not be left half done; who is cancelled waits for it."""
-    running = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait([running])
-        raise
 
 
 def _flush(path: Path) -> None:

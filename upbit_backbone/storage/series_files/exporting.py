@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,9 +26,9 @@ from upbit_backbone.storage.series_files.header import (
     suffix_of,
 )
 from upbit_backbone.storage.series_files.parquet_file import ParquetWriter
-from upbit_backbone.storage.series_files.threads import beside_the_loop
 from upbit_backbone.storage.spans import Range
 from upbit_backbone.storage.sql import Sql, Work
+from upbit_backbone.tasks import to_the_end
 
 Result = TypeVar("Result")
 PIECE_ROWS = 50_000
@@ -91,7 +92,7 @@ async def export_series(
         StorageUnavailableError: the file cannot be written.
     """
     parquet = suffix_of(path) == ".parquet"
-    await beside_the_loop(partial(_check_target, path, overwrite))
+    await to_the_end(asyncio.to_thread(_check_target, path, overwrite))
     span = await _range(database, key, start_ms, end_ms)
 
     made: list[SeriesWriter] = []
@@ -104,13 +105,13 @@ async def export_series(
         return made[0]
 
     try:
-        writer = await beside_the_loop(make_writer)
+        writer = await to_the_end(asyncio.to_thread(make_writer))
         header = await _write_pieces(database, origin, key, span, writer, on_progress)
-        files = await beside_the_loop(partial(writer.finish, header))
+        files = await to_the_end(asyncio.to_thread(writer.finish, header))
     finally:
         # Whoever is cancelled while it is made has none in hand.
         for one in made:
-            await beside_the_loop(one.discard)
+            await to_the_end(asyncio.to_thread(one.discard))
     return Exported(key, header.candles, files)
 
 
@@ -129,7 +130,7 @@ async def _write_pieces(
         piece = await database.read(
             partial(_read_piece, key=key, span=left, simulated=origin.simulated)
         )
-        await beside_the_loop(partial(writer.write, piece.rows))
+        await to_the_end(asyncio.to_thread(writer.write, piece.rows))
         candles += len(piece.rows)
         # What touches the last span of the piece before is one with it.
         spans = [*spans[:-1], *joined([*spans[-1:], *piece.spans])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -35,9 +36,9 @@ from upbit_backbone.storage.series_files.header import (
     suffix_of,
 )
 from upbit_backbone.storage.series_files.parquet_file import ParquetReader
-from upbit_backbone.storage.series_files.threads import beside_the_loop
 from upbit_backbone.storage.spans import Range, SpanSet
 from upbit_backbone.storage.sql import Sql
+from upbit_backbone.tasks import to_the_end
 
 SHOWN = 10
 """So many of the candles that differ are told one by one."""
@@ -105,7 +106,7 @@ async def import_series(
         StorageUnavailableError: the store cannot be written.
     """
     make_reader = _READERS[suffix_of(path)]
-    reader = await beside_the_loop(partial(make_reader, path))
+    reader = await to_the_end(asyncio.to_thread(make_reader, path))
     header = reader.header
     _check_origin(header, origin, path)
     candles = await _check_all(reader, path, clock.now_ms(), on_progress)
@@ -174,14 +175,14 @@ async def _pieces(reader: SeriesReader, path: Path, now_ms: int) -> AsyncIterato
     checked = _Checked(reader, path, now_ms)
     pieces = reader.pieces()
     try:
-        while (rows := await beside_the_loop(lambda: next(pieces, None))) is not None:
-            yield await beside_the_loop(partial(checked.piece, rows))
+        while (rows := await to_the_end(asyncio.to_thread(next, pieces, None))) is not None:
+            yield await to_the_end(asyncio.to_thread(checked.piece, rows))
         yield checked.rest()
     finally:
         # An open file belongs to it.
         close = getattr(pieces, "close", None)
         if close is not None:
-            await beside_the_loop(close)
+            await to_the_end(asyncio.to_thread(close))
 
 
 class _Checked:
