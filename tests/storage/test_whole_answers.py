@@ -246,6 +246,30 @@ async def test_what_is_dropped_whenever_it_was_read_is_missing(
         assert (opens(response), missing(response)) == (set(), set(range(8)))
 
 
+async def test_what_is_taken_back_while_another_part_is_read_stays_known_as_lost(
+    tmp_path: Path,
+    clock: ManualClock,
+    source: FakeExchangeSource,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with quiet(tmp_path, source, clock) as storage:
+        for start in (0, 6):
+            span = said(start, start + 3, "complete", clock)
+            tell_live(storage, clock, span, *map(candle, range(start, start + 3)))
+        await committed(storage)
+    async with quiet(tmp_path, source, clock) as storage:
+        reads = HeldReads(storage, monkeypatch)
+        answer = asyncio.create_task(storage.fetch(stored(0, 9)))
+        await eventually(lambda: reads.held)
+        # The part that is read next.
+        tell_live(storage, clock, said(6, 9, "unknown", clock))
+        await committed(storage)
+        reads.release()
+        assert opens(await answer) == {0, 1, 2}
+        in_file = (await storage._database.read(read_coverage))[KEY]
+        assert [one[:5] for one in storage._known(KEY)] == [one[:5] for one in in_file]
+
+
 @pytest.mark.parametrize("what", ["restated", "settled", "outage", "empty"])
 async def test_a_slow_read_does_not_undo_what_was_committed_meanwhile(
     tmp_path: Path,

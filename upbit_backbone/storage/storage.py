@@ -592,6 +592,9 @@ class Storage:
     async def _load_span(
         self, key: SeriesKey, series: SeriesMemory, span: Range, latest: int | None
     ) -> None:
+        if series.known.missing(*span):
+            # Taken back while another part was read: the next round reads what is left of it.
+            return
         work = partial(
             read_proved, key=key, span=span, latest=latest, simulated=self._origin.simulated
         )
