@@ -219,6 +219,17 @@ def test_a_restated_candle_drops_its_block_and_no_other() -> None:
         check(sql)
 
 
+def test_blocks_with_loose_rows_between_them_are_made_again_of_the_rows() -> None:
+    with empty_store() as sql:
+        write_rows(sql, KEY, candles(list(range(3 * blocks.ROWS_PER_BLOCK))))
+        _, (start, *_), *_ = block_ranges(sql)
+        # Nothing here does so; a file may come from elsewhere.
+        sql.execute("DELETE FROM blocks WHERE start_ms / ? = ?", (MINUTE_MS, start))
+        changed = [10, 3 * blocks.ROWS_PER_BLOCK - 10]
+        write_rows(sql, KEY, candles(changed, price=2.0))
+        check(sql)
+
+
 def test_candles_that_are_read_again_unchanged_change_nothing() -> None:
     with empty_store() as sql:
         write_rows(sql, KEY, candles(list(range(500))))

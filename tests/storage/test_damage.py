@@ -316,7 +316,7 @@ async def test_files_that_may_not_grow_cost_the_write_and_nothing_else(tmp_path:
 
 
 READ_ONLY = """
-import asyncio, os, sys
+import asyncio, concurrent.futures.thread, os, sys  # whoever it becomes may read no library
 from pathlib import Path
 from tests.storage.test_damage import opened
 from upbit_backbone.errors import StorageUnavailableError

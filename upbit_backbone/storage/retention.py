@@ -15,7 +15,6 @@ from upbit_backbone.models import Timeframe
 from upbit_backbone.storage import blocks
 from upbit_backbone.storage.candle_tables import SeriesKey
 from upbit_backbone.storage.coverage import Coverage
-from upbit_backbone.storage.spans import Range
 from upbit_backbone.storage.sql import Sql
 
 ROWS_AT_ONCE = blocks.ROWS_PER_BLOCK
@@ -103,7 +102,7 @@ def least_used(sql: Sql, spared: Collection[SeriesKey]) -> Stretch | None:
 def remove(sql: Sql, stretch: Stretch) -> Removed:
     """Remove candles, blocks and what is known of a stretch, inside a transaction."""
     key, end_ms = stretch
-    blocks.drop(sql, key.table, Range(0, end_ms))
+    blocks.drop(sql, key.table, end_ms)
     rows = sql.execute(f"DELETE FROM {key.table} WHERE open_time < ?", (end_ms,)).rowcount
     sql.learnt.sealed.pop(key.table, None)
     names = (key.symbol, key.timeframe.value)
