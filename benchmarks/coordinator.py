@@ -14,27 +14,22 @@ import argparse
 import asyncio
 import math
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from pathlib import Path
-from random import Random
 
 import msgspec
-import psutil
 
-from upbit_backbone import BackboneConfig, BackboneManager, Progress
+from benchmarks.figures import Figure, show
+from benchmarks.stage import counter, managing, simulating
+from upbit_backbone import Progress
 from upbit_backbone.clock import SystemClock, utc_datetime
 from upbit_backbone.coordinator.plan import CandlePlan, Hole
 from upbit_backbone.coordinator.walk import CandleWalk
 from upbit_backbone.models import Timeframe
 from upbit_backbone.protocol import MAX_PAGE_CANDLES
 
-SIMULATE = (sys.executable, "-c", "from upbit_backbone.cli import main; main()", "simulate")
 SYMBOL = "KRW-BTC"
 BUDGET_PER_S = 8 / 1.05
 """What all but CRITICAL may ask together."""
@@ -44,51 +39,9 @@ BURST_OVER_S = 1.2
 """After so long the budget of a burst is whole again."""
 
 
-class Figure(msgspec.Struct, frozen=True, kw_only=True):
-    """One measured promise, or (`met` is None) a figure for comparison."""
-
-    name: str
-    what: str
-    measured: float
-    unit: str
-    promise: str = ""
-    met: bool | None = None
-    note: str = ""
-
-
-@asynccontextmanager
-async def simulating(latency_ms: float) -> AsyncIterator[dict[str, str]]:
-    """The simulator as a process, each answer late by so much; gives its addresses."""
-    fault = f"latency group=candles ms={latency_ms:g}"
-    process = await asyncio.create_subprocess_exec(
-        *SIMULATE, "--fault", fault, stdout=subprocess.PIPE
-    )
-    try:
-        assert process.stdout is not None
-        yield msgspec.json.decode(await process.stdout.readline())
-    finally:
-        process.terminate()
-        await process.wait()
-
-
-@asynccontextmanager
-async def managing(addresses: dict[str, str]) -> AsyncIterator[BackboneManager]:
-    """All layers, in a folder that is deleted afterwards."""
-    with tempfile.TemporaryDirectory() as folder:
-        config = BackboneConfig(
-            rest_url=addresses["rest_url"], ws_url=addresses["ws_url"], data_dir=Path(folder)
-        )
-        manager = BackboneManager(config, rng=Random(1))
-        await manager.initialize()
-        try:
-            yield manager
-        finally:
-            await manager.shutdown()
-
-
-def counter(manager: BackboneManager, name: str) -> int:
-    """A figure of layer 1."""
-    return int(manager.get_layer_status("layer_1").counters[name])
+def late(latency_ms: float) -> tuple[str, str]:
+    """The flags of an exchange whose pages of candles are late by so much."""
+    return "--fault", f"latency group=candles ms={latency_ms:g}"
 
 
 def now() -> datetime:
@@ -99,7 +52,10 @@ def now() -> datetime:
 async def measure_parallel(long: bool) -> list[Figure]:
     """1,000 cold candles: five pages at once, beside the same five one after another."""
     took: dict[str, list[float]] = {"parallel": [], "one by one": []}
-    async with simulating(50) as addresses, managing(addresses) as manager:
+    async with (
+        simulating(*late(50)) as exchange,
+        managing(exchange["rest_url"], exchange["ws_url"]) as manager,
+    ):
         api, end = manager.api, now()
         await api.get_candle_data(SYMBOL, "1m", count=1)  # tables and connections are made
         for _ in range(ROUNDS):
@@ -136,7 +92,10 @@ async def measure_backfill(long: bool) -> list[Figure]:
 
 
 async def _backfill_at(latency_ms: float, seconds: float) -> list[Figure]:
-    async with simulating(latency_ms) as addresses, managing(addresses) as manager:
+    async with (
+        simulating(*late(latency_ms)) as exchange,
+        managing(exchange["rest_url"], exchange["ws_url"]) as manager,
+    ):
         end = now()
         told: list[Progress] = []
         chunks = manager.api.iter_candle_chunks(
@@ -195,20 +154,6 @@ MEASURES: dict[str, Callable[[bool], Awaitable[list[Figure]]]] = {
     "backfill": measure_backfill,
     "walk": measure_walk,
 }
-
-
-def show(figures: Sequence[Figure]) -> None:
-    """Print a table."""
-    load = psutil.getloadavg()[0] / (psutil.cpu_count() or 1)
-    print(f"\n{figures[0].name} (load of the machine {load:.1f} a core)")
-    for figure in figures:
-        measured = f"{figure.measured:,.1f} {figure.unit}".strip()
-        verdict = {True: "met", False: "MISSED", None: ""}[figure.met]
-        promise = f"{figure.promise}: {verdict}" if figure.promise else ""
-        print(f"{figure.what:<76}{measured:>12}  {promise}")
-        if figure.note:
-            print(f"    {figure.note}")
-    sys.stdout.flush()
 
 
 def main() -> int:

@@ -2,13 +2,13 @@
 
     uv run python benchmarks/priorities.py [NAME ...] [--seconds 40] [--draw docs/priorities.svg]
 
-The exchange is the simulator as a process of its own, which answers everything 20 ms late; all else
-is there as in use. The same calls are made twice, with the same pace: alone, and while a LOW
-backfill runs at full budget, a HIGH screener asks for every market in won each second, and about a
-thousand messages a second come in for readers of every such market. All promises are those of the
-flood. Times are of a machine that may do other work, whose load is printed: a tail (p99) is of
-everything that ran meanwhile. `clients` sends what a hundred clients mix, as fast as it is
-answered and then at a hundred calls a second. Exit code 1: a promise was missed.
+The exchange is the simulator, REST and sockets as a process each, which answers everything 20 ms
+late; all else is there as in use. The same calls are made twice, with the same pace: alone, and
+while a LOW backfill runs at full budget, a HIGH screener asks for every market in won each second,
+and about a thousand messages a second come in for readers of every such market. All promises are
+those of the flood. Times are of a machine that may do other work, whose load is printed: a tail
+(p99) is of everything that ran meanwhile. `clients` sends what a hundred clients mix, as fast as it
+is answered and then at a hundred calls a second. Exit code 1: a promise was missed.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ import asyncio
 import gc
 import itertools
 import math
-import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -35,28 +33,25 @@ import aiohttp
 import msgspec
 import psutil
 
-from upbit_backbone import BackboneConfig, BackboneError, BackboneManager, Priority
+from benchmarks.figures import Figure, percentile, show
+from benchmarks.stage import counter, managing, simulating
+from upbit_backbone import BackboneError, BackboneManager, Priority
 from upbit_backbone.api.market_data_api import MarketDataAPI
 from upbit_backbone.clock import SystemClock, utc_datetime
 from upbit_backbone.protocol import MAX_PAGE_CANDLES, BackboneMetadata, Progress
 
-SIMULATE = (
-    sys.executable,
-    "-c",
-    # Its own pauses are not what is measured.
-    "import gc; gc.disable(); from upbit_backbone.cli import main; main()",
-    "simulate",
-)
 LATENCY_MS = 20
 LIVELY = 7
 """So many times as lively as usual: a thousand messages a second of all markets in won."""
+EXCHANGE = ("--fault", f"latency ms={LATENCY_MS:g}", "--rate", str(LIVELY))
 OTHER_MARKETS = 100
 """Not in won: what clients ask for that is not streamed, none of them often enough to be."""
 BUDGET_PER_S = 8 / 1.05
 """What all but CRITICAL may ask of one group together."""
 FLOODED = "KRW-ETH"
-"""Whose history LOW loads, and NORMAL loads from elsewhere in time."""
+"""Whose history NORMAL loads."""
 WARM = "KRW-BTC"
+"""Of which a chart is open, whose history LOW loads, and CRITICAL elsewhere in time."""
 SECONDS = 40.0
 SETTLE_S = 3.0
 ASIDE_S = 0.2
@@ -90,23 +85,25 @@ LIMITS_MS: Mapping[str, float] = {
 """What p99 has to stay below; of the last, every single one."""
 
 
-class Figure(msgspec.Struct, frozen=True, kw_only=True):
-    """One measured promise, or (`met` is None) a figure for comparison."""
-
-    name: str
-    what: str
-    measured: float
-    unit: str
-    promise: str = ""
-    met: bool | None = None
-    note: str = ""
-
-
 class Given(msgspec.Struct, frozen=True):
     """What the command line says."""
 
     seconds: float
     draw: Path | None
+
+
+@asynccontextmanager
+async def exchange() -> AsyncIterator[dict[str, str]]:
+    """REST and sockets as a process each, as the exchange has other machines for them.
+
+    With one seed both tell the same market. In one process a thousand messages a second
+    would make REST late, which is not the wait that is measured.
+    """
+    async with (
+        simulating(*EXCHANGE, collects=False) as rest,
+        simulating(*EXCHANGE, collects=False) as sockets,
+    ):
+        yield rest | {"ws_url": sockets["ws_url"]}
 
 
 class Latencies:
@@ -142,51 +139,6 @@ class Latencies:
         found.errors, self.errors = self.errors, found.errors
         found.sources, self.sources = self.sources, found.sources
         return found
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value that this share of all lies below."""
-    ordered = sorted(values)
-    return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
-
-
-@asynccontextmanager
-async def simulating(latency_ms: float = LATENCY_MS) -> AsyncIterator[dict[str, str]]:
-    """The simulator as a process; gives its addresses."""
-    process = await asyncio.create_subprocess_exec(
-        *SIMULATE,
-        "--fault",
-        f"latency ms={latency_ms:g}",
-        "--rate",
-        str(LIVELY),
-        stdout=subprocess.PIPE,
-    )
-    try:
-        assert process.stdout is not None
-        yield msgspec.json.decode(await process.stdout.readline())
-    finally:
-        process.terminate()
-        await process.wait()
-
-
-@asynccontextmanager
-async def managing(addresses: Mapping[str, str]) -> AsyncIterator[BackboneManager]:
-    """All layers, in a folder that is deleted afterwards."""
-    with tempfile.TemporaryDirectory() as folder:
-        config = BackboneConfig(
-            rest_url=addresses["rest_url"], ws_url=addresses["ws_url"], data_dir=Path(folder)
-        )
-        manager = BackboneManager(config, rng=Random(1))
-        await manager.initialize()
-        try:
-            yield manager
-        finally:
-            await manager.shutdown()
-
-
-def counter(manager: BackboneManager, name: str) -> float:
-    """A figure of layer 1."""
-    return manager.get_layer_status("layer_1").counters[name]
 
 
 def past(days: float = 0.0) -> datetime:
@@ -462,19 +414,24 @@ async def counted(control_url: str, flood: Flood) -> Counts:
 async def measure_flood(given: Given) -> list[Figure]:
     """Each class alone, and beside the flood."""
     async with (
-        simulating() as addresses,
-        managing(addresses) as manager,
+        exchange() as addresses,
+        managing(addresses["rest_url"], addresses["ws_url"]) as manager,
         aiohttp.ClientSession() as session,
     ):
         callers = await prepared(manager, session)
         flood = Flood(callers, manager.api)
         note = partial(counted, addresses["control_url"], flood)
-        # Without a reader nothing is streamed, and memory could not answer CRITICAL.
-        async with manager.api.stream_ticker(WARM) as stream:
-            await anext(stream)
+        # Without a reader nothing is streamed: memory could not answer CRITICAL, nor would it hold
+        # the candle that forms, as it does while a chart shows it.
+        async with (
+            manager.api.stream_ticker(WARM) as stream,
+            manager.api.stream_candles(WARM, "1m") as chart,
+        ):
+            await asyncio.gather(anext(stream), anext(chart))
             alone, _ = await measured(callers, given.seconds, [], note)
-        readers = await streaming(flood, len(callers.won))
-        beside, counts = await measured(callers, given.seconds, [*readers, *flood.tasks()], note)
+            readers = await streaming(flood, len(callers.won))
+            floods = [*readers, *flood.tasks()]
+            beside, counts = await measured(callers, given.seconds, floods, note)
         metrics = manager.api.get_performance_metrics()
     print(
         f"event loop late {metrics.loop_lag_p95_ms:.1f} ms (p95), load {metrics.load:.0f},"
@@ -654,8 +611,8 @@ async def measure_clients(given: Given) -> list[Figure]:
     process = psutil.Process()
     figures = []
     async with (
-        simulating() as addresses,
-        managing(addresses) as manager,
+        exchange() as addresses,
+        managing(addresses["rest_url"], addresses["ws_url"]) as manager,
         aiohttp.ClientSession() as session,
     ):
         callers = await prepared(manager, session, markets=WARM_MARKETS, others=OTHER_MARKETS)
@@ -792,20 +749,6 @@ MEASURES: Mapping[str, Callable[[Given], Coroutine[Any, Any, list[Figure]]]] = {
 }
 
 
-def show(figures: Sequence[Figure]) -> None:
-    """Print a table."""
-    load = psutil.getloadavg()[0] / (psutil.cpu_count() or 1)
-    print(f"\n{figures[0].name} (load of the machine {load:.1f} a core)")
-    for figure in figures:
-        measured = f"{figure.measured:,.3f} {figure.unit}".strip()
-        verdict = {True: "met", False: "MISSED", None: ""}[figure.met]
-        promise = f"{figure.promise}: {verdict}" if figure.promise else ""
-        print(f"{figure.what:<76}{measured:>14}  {promise}")
-        if figure.note:
-            print(f"    {figure.note}")
-    sys.stdout.flush()
-
-
 def main() -> int:
     """Measure and print; 1 if a promise is missed."""
     parser = argparse.ArgumentParser(description="Measure what each class of callers waits.")
@@ -822,7 +765,7 @@ def main() -> int:
         figures: list[Figure] = asyncio.run(MEASURES[name](given))
         every += figures
         if not options.json:
-            show(figures)
+            show(figures, decimals=3)
     if options.json:
         print(msgspec.json.format(msgspec.json.encode(every)).decode())
     return 1 if any(figure.met is False for figure in every) else 0

@@ -25,7 +25,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -42,7 +41,8 @@ import msgspec
 import psutil
 from websockets.asyncio.client import ClientConnection, connect
 
-from upbit_backbone import BackboneConfig, BackboneManager
+from benchmarks.figures import Figure, percentile
+from benchmarks.stage import managing, simulating
 from upbit_backbone.clock import ExchangeClock, SystemClock, utc_datetime
 from upbit_backbone.errors import RateLimitedError
 from upbit_backbone.exchanges.upbit import UpbitAdapter, wire
@@ -63,7 +63,6 @@ from upbit_backbone.simulator.limits import QUOTATION, window_of
 from upbit_backbone.simulator.settings import WindowKind
 
 HERE = Path(__file__)
-SIMULATE = (sys.executable, "-c", "from upbit_backbone.cli import main; main()", "simulate")
 RESERVE = 2
 SHARED_RATE = (REQUESTS_PER_WINDOW - RESERVE) / WINDOW_S
 """7.62 requests a second: what all but CRITICAL may take together."""
@@ -78,32 +77,7 @@ WORK_S = 0.004
 LONGEST_S = 420.0
 
 
-class Figure(msgspec.Struct, frozen=True, kw_only=True):
-    """One measured promise, or (`met` is None) a figure for comparison."""
-
-    name: str
-    what: str
-    measured: float
-    unit: str
-    promise: str = ""
-    floor: float | None = None
-    floor_is: str = ""
-    met: bool | None = None
-    note: str = ""
-
-    @property
-    def ratio(self) -> float | None:
-        """The figure as a multiple of its floor."""
-        return None if not self.floor else self.measured / self.floor
-
-
 Measure = Callable[[bool], Coroutine[Any, Any, list[Figure]]]
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """The value that this share of all lies below."""
-    ordered = sorted(values)
-    return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
 
 
 # The processes that are measured against.
@@ -145,18 +119,6 @@ async def canned() -> AsyncIterator[Canned]:
 
 
 @asynccontextmanager
-async def simulating(*flags: str) -> AsyncIterator[dict[str, str]]:
-    """The simulator as a process; gives its addresses."""
-    process = await asyncio.create_subprocess_exec(*SIMULATE, *flags, stdout=subprocess.PIPE)
-    try:
-        assert process.stdout is not None
-        yield msgspec.json.decode(await process.stdout.readline())
-    finally:
-        process.terminate()
-        await process.wait()
-
-
-@asynccontextmanager
 async def routing(
     rest_url: str, ws_url: str, *, rng: Random | None = None
 ) -> AsyncIterator[Router]:
@@ -181,19 +143,6 @@ async def routing(
             yield router
         finally:
             await router.stop()
-
-
-@asynccontextmanager
-async def managing(rest_url: str, ws_url: str) -> AsyncIterator[BackboneManager]:
-    """All layers, in a folder that is deleted afterwards."""
-    with tempfile.TemporaryDirectory() as folder:
-        config = BackboneConfig(rest_url=rest_url, ws_url=ws_url, data_dir=Path(folder))
-        manager = BackboneManager(config, rng=Random(1))
-        await manager.initialize()
-        try:
-            yield manager
-        finally:
-            await manager.shutdown()
 
 
 async def until(true: Callable[[], bool], *, within_s: float = 60.0) -> None:

@@ -30,9 +30,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 
+from benchmarks.figures import Figure, at_most
 from upbit_backbone.clock import MINUTE_MS
 from upbit_backbone.models import CandleSeries, Timeframe
 from upbit_backbone.origin import Origin
@@ -53,27 +53,6 @@ LEFT, RIGHT, TOP, BOTTOM = 64, 170, 40, 48
 COLOURS = ("#1f6feb", "#1a7f37", "#bc4c00")
 _STYLE = "font-family='sans-serif' font-size='12' fill='#57606a'"
 MANY = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
-
-
-class Figure(msgspec.Struct, frozen=True, kw_only=True):
-    """What was measured, and what was promised of it."""
-
-    name: str
-    value: float
-    unit: str
-    limit: float
-    detail: str
-
-    @property
-    def kept(self) -> bool:
-        return self.value <= self.limit
-
-    def __str__(self) -> str:
-        verdict = "kept  " if self.kept else "MISSED"
-        return (
-            f"{verdict} {self.name:58} {self.value:8.3f} {self.unit:2} (≤ {self.limit:g})"
-            f"  {self.detail}"
-        )
 
 
 def candles(count: int, *, start: int = 0, seed: int = 1) -> CandleSeries:
@@ -195,24 +174,25 @@ async def reading(folder: Path) -> list[Figure]:
             )  # fmt: skip
             figures.extend(
                 [
-                    Figure(
-                        name=f"{size} {name} / fetchall",
-                        value=at[name] / at["floor"],
+                    at_most(
+                        bound,
+                        name="reading",
+                        what=f"{size} {name} / fetchall",
+                        measured=at[name] / at["floor"],
                         unit="×",
-                        limit=bound,
-                        detail=f"{at[name] * 1e3:.3f} ms of {at['floor'] * 1e3:.3f} ms",
+                        note=f"{at[name] * 1e3:.3f} ms of {at['floor'] * 1e3:.3f} ms",
                     )
                     for name, bound in limits.items()
                 ]
             )
             if wanted:
                 figures.append(
-                    Figure(
-                        name="1,000 from rows, awaited",
-                        value=at["from rows, awaited"] * 1e3,
+                    at_most(
+                        100,
+                        name="reading",
+                        what="1,000 from rows, awaited",
+                        measured=at["from rows, awaited"] * 1e3,
                         unit="ms",
-                        limit=100,
-                        detail="",
                     )
                 )
 
@@ -244,12 +224,13 @@ async def memory(folder: Path) -> list[Figure]:
 
     took = [timed(warm) for _ in range(2_000)]
     return [
-        Figure(
-            name="1,000 from memory",
-            value=statistics.median(took) * 1e3,
+        at_most(
+            0.05,
+            name="memory",
+            what="1,000 from memory",
+            measured=statistics.median(took) * 1e3,
             unit="ms",
-            limit=0.05,
-            detail=f"p99 {statistics.quantiles(took, n=100)[98] * 1e3:.3f} ms",
+            note=f"p99 {statistics.quantiles(took, n=100)[98] * 1e3:.3f} ms",
         )
     ]
 
@@ -288,12 +269,13 @@ async def importing(folder: Path) -> list[Figure]:
         gc.collect()
     at_floor, at_ours = statistics.median(floor), statistics.median(ours)
     return [
-        Figure(
-            name="import of 130,000 with coverage and blocks / executemany",
-            value=at_ours / at_floor,
+        at_most(
+            1.5,
+            name="importing",
+            what="import of 130,000 with coverage and blocks / executemany",
+            measured=at_ours / at_floor,
             unit="×",
-            limit=1.5,
-            detail=f"{at_ours * 1e3:.0f} ms of {at_floor * 1e3:.0f} ms",
+            note=f"{at_ours * 1e3:.0f} ms of {at_floor * 1e3:.0f} ms",
         )
     ]
 
@@ -357,12 +339,13 @@ async def scale(folder: Path, plot: Path | None = None) -> list[Figure]:
     figures = []
     for what, of_size in costs._asdict().items():
         figures.append(
-            Figure(
-                name=f"cost of a candle {what}, 10⁷ stored / 10³",
-                value=of_size[-1] / of_size[0],
+            at_most(
+                1.5,
+                name="scale",
+                what=f"cost of a candle {what}, 10⁷ stored / 10³",
+                measured=of_size[-1] / of_size[0],
                 unit="×",
-                limit=1.5,
-                detail=", ".join(f"{cost:.3g}" for cost in of_size) + " µs",
+                note=", ".join(f"{cost:.3g}" for cost in of_size) + " µs",
             )
         )
     return figures
@@ -462,7 +445,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             for figure in asyncio.run(known[name](Path(folder))):
                 print(figure, flush=True)
-                missed |= not figure.kept
+                missed |= figure.met is False
     return 1 if missed else 0
 
 

@@ -30,6 +30,7 @@ import msgspec
 import numpy as np
 import psutil
 
+from benchmarks.figures import Figure, at_most
 from upbit_backbone.api.event_bus import EventBusIntegration
 from upbit_backbone.api.market_data_api import MarketDataAPI
 from upbit_backbone.api.monitor import Monitor
@@ -63,33 +64,6 @@ NEVER_S = 1e6
 """The second readings of 700 series take an hour at the pace that an exchange allows."""
 TOLD_AT_ONCE = 8
 """Series that one turn of the loop hears of: the turns before the store's are not its own."""
-
-
-class Figure(msgspec.Struct, frozen=True, kw_only=True):
-    """One measured promise, or (`met` is None) a figure for comparison."""
-
-    name: str
-    what: str
-    measured: float
-    unit: str
-    promise: str = ""
-    met: bool | None = None
-    note: str = ""
-
-    def __str__(self) -> str:
-        verdict = {None: "      ", True: "kept  ", False: "MISSED"}[self.met]
-        promise = f"({self.promise})" if self.promise else ""
-        return f"{verdict} {self.what:62} {self.measured:9.3f} {self.unit:3} {promise}  {self.note}"
-
-
-def at_most(
-    limit: float, *, name: str, what: str, measured: float, unit: str, note: str = ""
-) -> Figure:
-    """A figure that must not be larger."""
-    return Figure(
-        name=name, what=what, measured=measured, unit=unit, note=note,
-        promise=f"≤ {limit:g}", met=measured <= limit,
-    )  # fmt: skip
 
 
 class ScriptedClock:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from datetime import UTC, datetime, timedelta
 
@@ -18,6 +19,7 @@ from upbit_backbone.indicators import SMA
 
 FEE = 0.0005
 """A fraction of what is traded: 0.05 % in markets in won."""
+MOST_DAYS = 3_650
 
 
 async def load(config: BackboneConfig, symbol: str, days: int) -> CandleSeries:
@@ -44,27 +46,39 @@ def backtest(candles: CandleSeries, fast: SMA, slow: SMA) -> tuple[float, int]:
     return money + coins * candles.close[-1], trades
 
 
+def told(candles: CandleSeries) -> str:
+    result, trades = backtest(candles, SMA(12), SMA(48))
+    held = candles.close[-1] / candles.close[0]
+    return f"{trades} trades: {result - 1:+.2%}; bought and held: {held - 1:+.2%}"
+
+
+def days(text: str) -> int:
+    if not 1 <= (number := int(text)) <= MOST_DAYS:
+        raise argparse.ArgumentTypeError(f"must be 1 to {MOST_DAYS:,}, was {number}")
+    return number
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Backtest two moving averages.")
     parser.add_argument("symbol", nargs="?", default="KRW-BTC")
-    parser.add_argument("--days", type=int, default=30)
+    parser.add_argument("--days", type=days, default=30, help=f"1 to {MOST_DAYS:,}")
     parser.add_argument("--exchange", choices=("upbit", "simulator"))
     given = parser.parse_args()
     flags = {"exchange": given.exchange} if given.exchange else {}
     try:
         config = BackboneConfig.from_environment(flags=flags)
         candles = asyncio.run(load(config, given.symbol, given.days))
+        print(candles)
+        if len(candles):
+            print(told(candles))
+        sys.stdout.flush()
     except BackboneError as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    print(candles)
-    if not len(candles):
-        return 0
-    result, trades = backtest(candles, SMA(12), SMA(48))
-    held = candles.close[-1] / candles.close[0]
-    print(f"{trades} trades: {result - 1:+.2%}; bought and held: {held - 1:+.2%}")
+    except BrokenPipeError:  # whoever reads this has enough, as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 
 from upbit_backbone import (
@@ -32,7 +33,7 @@ async def run(config: BackboneConfig, symbol: str, rounds: int | None, every_s: 
                 await asyncio.sleep(every_s)
             done += 1
             try:
-                print(await look(api, symbol))
+                print(await look(api, symbol), flush=True)
             except InvalidRequestError:
                 raise  # no such market: waiting does not help
             except BackboneError as error:
@@ -52,10 +53,16 @@ async def look(api: MarketDataAPI, symbol: str) -> str:
     return f"{symbol} {price}, RSI {rsi:.1f} of {len(candles)} candles: {action}"
 
 
+def positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, was {number}")
+    return number
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="What a bot would do, told and not done.")
     parser.add_argument("symbol", nargs="?", default="KRW-BTC")
-    parser.add_argument("--rounds", type=int, help="leave after so many (default: never)")
+    parser.add_argument("--rounds", type=positive, help="leave after so many (default: never)")
     parser.add_argument("--every", type=float, default=5.0, metavar="SECONDS")
     parser.add_argument("--exchange", choices=("upbit", "simulator"))
     given = parser.parse_args()
@@ -68,6 +75,8 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever reads this has enough, as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

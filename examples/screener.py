@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 
 from upbit_backbone import BackboneConfig, BackboneError, MarketDataAPI, Priority, Ticker
@@ -43,18 +44,21 @@ async def latest(api: MarketDataAPI, symbol: str) -> Ticker | None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="The markets that move most.")
-    parser.add_argument("--quote", default="KRW", help="KRW, BTC or USDT")
+    parser.add_argument("--quote", default="KRW", type=str.upper, choices=("KRW", "BTC", "USDT"))
     parser.add_argument("--top", type=int, default=20)
     parser.add_argument("--exchange", choices=("upbit", "simulator"))
     given = parser.parse_args()
     flags = {"exchange": given.exchange} if given.exchange else {}
     try:
         asyncio.run(screen(BackboneConfig.from_environment(flags=flags), given.quote, given.top))
+        sys.stdout.flush()
     except BackboneError as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever reads this has enough, as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 

@@ -26,14 +26,18 @@ PAGE = ROOT / "docs" / "api.md"
 PLACES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     # Title, what is said below it, modules whose public names stand there.
     (
-        "The service",
+        "The calls and streams",
         "",
         (
             "upbit_backbone.api.market_data_api",
-            "upbit_backbone.config",
-            "upbit_backbone.manager",
-            "upbit_backbone.api.",
+            "upbit_backbone.api.stream",
+            "upbit_backbone.api.chunks",
         ),
+    ),
+    (
+        "Settings, and the house behind the calls",
+        "",
+        ("upbit_backbone.config", "upbit_backbone.manager", "upbit_backbone.api."),
     ),
     ("Values", "", ("upbit_backbone.models",)),
     ("Requests, answers and figures", "", ("upbit_backbone.protocol", "upbit_backbone.")),
@@ -74,7 +78,10 @@ def api_page() -> str:
         LookupError: a public name whose source is not found.
     """
     sections: dict[str, list[str]] = {title: [] for title, _, _ in PLACES}
-    for name, value in sorted(public_names().items(), key=lambda item: item[0].lower()):
+    # What everybody comes for stands first.
+    for name, value in sorted(
+        public_names().items(), key=lambda item: (item[0] != "MarketDataAPI", item[0].lower())
+    ):
         module = compat.__name__ if name.startswith("compat.") else value.__module__
         sections[_section_of(module)].append(_described(name, value))
     sections["Values"].append(_literals())

@@ -57,13 +57,8 @@ _WINDOWS_SIGNAL_MS = 200
 _SIMULATOR_COMMAND = "uv run run_desktop_ui.py --exchange simulator"
 
 
-def run(options: DesktopOptions, interrupted: threading.Event) -> int:
-    """Run the program until it is left; gives its exit code.
-
-    Args:
-        options: From the command line.
-        interrupted: Set if Ctrl+C came before there was a loop to tell.
-    """
+def run(options: DesktopOptions) -> int:
+    """Run the program until it is left; gives its exit code."""
     log_qt_messages()
     app = QApplication(sys.argv[:1])
     app.setApplicationName("Upbit Backbone")
@@ -75,7 +70,7 @@ def run(options: DesktopOptions, interrupted: threading.Event) -> int:
     try:
         with asyncio.Runner(loop_factory=qasync.QEventLoop) as runner:
             desktop = Desktop(options, translations, watchdog)
-            return runner.run(desktop.run(interrupted))
+            return runner.run(desktop.run())
     finally:
         watchdog.disarm()
 
@@ -99,7 +94,7 @@ class Desktop:
         self._chart_drawn = False
         self._manager: BackboneManager | None = None
 
-    async def run(self, interrupted: threading.Event) -> int:
+    async def run(self) -> int:
         """Show the window, open the service, wait for the end, close everything."""
         self._stop = asyncio.Event()
         self._painted = asyncio.Event()
@@ -113,8 +108,6 @@ class Desktop:
         self._window.languageWanted.connect(self._speak)
         self._window.symbolUnknown.connect(self._replace_unknown)
         with _signals(self._ask_to_stop), self._failures_shown():
-            if interrupted.is_set():
-                self._ask_to_stop()
             self._window.open_chart(*self._first_chart())
             self._window.show()
             if self._settings is not None:
@@ -358,16 +351,18 @@ class _Watchdog:
 
 @contextmanager
 def _signals(stop: Any) -> Iterator[None]:
-    """Let Ctrl+C and a termination request call `stop` in the loop."""
+    """Let Ctrl+C and a termination request call `stop` in the loop; then they do as before."""
     loop = asyncio.get_running_loop()
     wanted = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in wanted]
     try:
         for number in wanted:
             loop.add_signal_handler(number, stop)
     except NotImplementedError:
         # Windows: Python runs signal handlers between its own instructions only, and an idle
         # Qt loop executes none; so a timer that does nothing lets it.
-        before = [signal.signal(number, lambda *_: stop()) for number in wanted]
+        for number in wanted:
+            signal.signal(number, lambda *_: stop())
         awake = QTimer(interval=_WINDOWS_SIGNAL_MS)
         awake.timeout.connect(lambda: None)
         awake.start()
@@ -381,5 +376,6 @@ def _signals(stop: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        for number in wanted:
+        for number, handler in zip(wanted, before, strict=True):
             loop.remove_signal_handler(number)
+            signal.signal(number, handler)

@@ -113,6 +113,8 @@ class BackboneBridge(QObject):
     marketsReady = Signal(object)  # tuple[Market, ...]
     requestAnswered = Signal(object)  # RequestAnswer
     requestFailed = Signal(object)  # RequestFailure
+    statusFailed = Signal(str)
+    """Why the service cannot tell how it is doing; empty: it can again."""
 
     def __init__(
         self, *, frame_ms: int = 16, clock: Clock | None = None, parent: QObject | None = None
@@ -135,6 +137,7 @@ class BackboneBridge(QObject):
         self._lead_seen = asyncio.Event()
         self._detail = ""
         self._status: SystemStatus | None = None
+        self._status_fault = ""
         self._metrics: PerformanceMetrics | None = None
         self.figures_seen = False
         """Whether somebody looks at the service's figures."""
@@ -150,6 +153,8 @@ class BackboneBridge(QObject):
         self._answers: deque[RequestAnswer] = deque()
         self._failures: deque[RequestFailure] = deque()
         self._changed_status: SystemStatus | None = None
+        self._frame_ms = frame_ms
+        """Between two frames, while there is no load."""
         self._frame = QTimer(
             self, singleShot=True, interval=frame_ms, timerType=Qt.TimerType.PreciseTimer
         )
@@ -459,19 +464,40 @@ class BackboneBridge(QObject):
 
     async def _poll_status(self, api: MarketDataAPI) -> None:
         while True:
-            status = api.get_system_status()
-            before, self._status = self._status, status
-            if before is not None and before.connection != "live" and status.connection == "live":
-                self._reload()
-            if before is not None and before.connection == "live" and status.connection != "live":
-                self._note_break()
-            if status != before:
-                self._changed_status = status
-            if status.connection != "live":
-                self._probe_now_and_then(api)
-            self._take_figures(api)
-            self._wake()
+            try:
+                self._take_status(api)
+            except Exception as error:  # noqa: BLE001  whatever it is, the next second may do
+                self._note_fault(error)
+            else:
+                self._note_fault(None)
             await asyncio.sleep(_STATUS_EVERY_S)
+
+    def _note_fault(self, fault: Exception | None) -> None:
+        """Say once that the service cannot be asked how it is doing, and that it can again."""
+        kind = "" if fault is None else type(fault).__name__
+        if kind == self._status_fault:
+            return
+        self._status_fault = kind
+        if fault is None:
+            logger.info("the service can be asked again how it is doing")
+            self.statusFailed.emit("")
+        else:
+            logger.error("the service cannot be asked how it is doing", exc_info=fault)
+            self.statusFailed.emit(f"{kind}: {fault}")
+
+    def _take_status(self, api: MarketDataAPI) -> None:
+        status = api.get_system_status()
+        before, self._status = self._status, status
+        if before is not None and before.connection != "live" and status.connection == "live":
+            self._reload()
+        if before is not None and before.connection == "live" and status.connection != "live":
+            self._note_break()
+        if status != before:
+            self._changed_status = status
+        if status.connection != "live":
+            self._probe_now_and_then(api)
+        self._wake()  # first, so that figures which cannot be had hold nothing back
+        self._take_figures(api)
 
     def _take_figures(self, api: MarketDataAPI) -> None:
         now_s = self._clock.monotonic()
@@ -557,7 +583,13 @@ class BackboneBridge(QObject):
 
     def _wake(self) -> None:
         if not self._closed and not self._frame.isActive():
-            self._frame.start()
+            self._frame.start(self._next_frame_ms())
+
+    def _next_frame_ms(self) -> int:
+        """A screen gives way first: under load it shows what has changed less often."""
+        if self._api is None:
+            return self._frame_ms
+        return round(self._api.screen_interval_s(self._frame_ms / 1_000) * 1_000)
 
     def _flush(self) -> None:
         """Emit what has gathered, each signal once; what is left over has the next frame."""

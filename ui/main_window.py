@@ -42,6 +42,7 @@ from ui.screener.market_list import MarketList
 from ui.screener.market_table import market_name
 from ui.screener.search import named
 from ui.sentences import error_details, error_sentence, partial_sentence
+from ui.service_words import service_words
 from ui.symbol_palette import SymbolPalette
 from ui.theme import Theme
 from ui.timeframe_bar import TimeframeBar
@@ -292,6 +293,7 @@ class MainWindow(QMainWindow):
         bridge.marketsReady.connect(self._take_markets)
         bridge.requestAnswered.connect(self._take_answer)
         bridge.requestFailed.connect(self._take_failure)
+        bridge.statusFailed.connect(self._take_status_fault)
         self.chart.historyWanted.connect(self._load_history)
         self.chart.drawn.connect(self.chartDrawn)
         self.chart.panes.painted.connect(bridge.report_frame)
@@ -391,6 +393,17 @@ class MainWindow(QMainWindow):
         self.monitor.set_status(status)
         self.clock_notice.set_status(status)
 
+    def _take_status_fault(self, fault: str) -> None:
+        """Say that what is shown of the service is old; prices and candles go on."""
+        if not fault:
+            self.messages.withdraw("status")
+            return
+        text = self.tr(
+            "The service cannot say how it is doing: lights and figures are old. It is asked again"
+            " each second."
+        )
+        self.messages.show_message(text, fault, about="status")
+
     def _take_outage(self, outage: Outage | None) -> None:
         """State a break that lasts; it is withdrawn when prices are live again."""
         self._outage = outage
@@ -414,7 +427,7 @@ class MainWindow(QMainWindow):
                 "The live connection was lost at {0}: prices may be old. Connecting again…"
             )
         moment = f"{korean_time(outage.since_ms):%H:%M:%S}"
-        self.outage.show_message(text.format(moment), outage.reason)
+        self.outage.show_message(text.format(moment), service_words(outage.reason))
 
     def _take_answer(self, answer: RequestAnswer) -> None:
         self.monitor.set_answer(answer)

@@ -11,6 +11,7 @@ from ui.language import is_korean
 from ui.moments import korean_time
 from ui.outage import Outage
 from ui.screener.market_table import market_name
+from ui.service_words import service_words
 from ui.theme import ARROWS, Theme
 from upbit_backbone.clock import Clock, epoch_ms
 from upbit_backbone.models import Market, Orderbook, Ticker
@@ -190,7 +191,7 @@ class QuoteHeader(QWidget):
         else:
             colour, word = self._theme.down, self.tr("Offline")
         self.badge.setText(f"<span style='color:{colour}'>●</span> {word}")
-        self.badge.setToolTip("" if status is None else status.reason)
+        self.badge.setToolTip("" if status is None else service_words(status.reason))
         self._show_detail()
         self._fit()
 

@@ -172,6 +172,7 @@ def _style_sheet(theme: Theme) -> str:
     QLineEdit:focus {{ border-color: {theme.accent}; }}
     QToolButton {{ background: transparent; color: {theme.dim}; border: none;
         border-radius: 4px; padding: 4px 9px; }}
+    QToolButton#switch {{ padding: 4px 6px; }}
     QToolButton#symbol {{ color: {theme.text}; }}
     QToolButton#more::menu-indicator {{ image: none; width: 0; }}
     QMenu {{ background: {theme.raised}; border: 1px solid {theme.line}; padding: 4px; }}

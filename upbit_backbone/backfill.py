@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import sys
 from collections.abc import Iterable
-from contextlib import suppress
 from datetime import datetime, timedelta
-from difflib import get_close_matches
-from typing import TextIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO
 
+import msgspec
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.constrain import Constrain
@@ -29,13 +28,27 @@ from rich.table import Column
 from rich.text import Text
 
 from upbit_backbone.clock import SystemClock, utc_datetime
-from upbit_backbone.command_line import INTERRUPTED
+from upbit_backbone.command_line import (
+    CONFIG,
+    DATA_DIR,
+    FAILED,
+    JSON,
+    Overrides,
+    print_json,
+    run,
+    stop_on_signals,
+    whole_number,
+)
 from upbit_backbone.commands.missing import UNCONFIRMED, missing_sentence
+from upbit_backbone.commands.options import EXCHANGE, REST_URL, WS_URL
 from upbit_backbone.config import BackboneConfig
-from upbit_backbone.errors import InvalidRequestError, UnknownSymbolError
-from upbit_backbone.manager import BackboneManager
-from upbit_backbone.models import Timeframe
+from upbit_backbone.errors import InvalidRequestError
+from upbit_backbone.interrupts import INTERRUPTED
+from upbit_backbone.models import Span, Timeframe
 from upbit_backbone.protocol import SECONDS_KEPT_DAYS, Progress
+
+if TYPE_CHECKING:
+    from upbit_backbone.manager import BackboneManager
 
 NARROW = 70
 """A terminal with fewer columns is given the figures without the bar."""
@@ -45,7 +58,69 @@ SHOWN_EVERY_S = 1.0
 """When nothing arrives the figures go on: a load that stands still has no speed."""
 
 
-async def backfill(symbols: str, timeframe: str, days: int, config: BackboneConfig) -> bool:
+def command(
+    symbols: Annotated[str, typer.Option(help="Markets, with commas between them.")],
+    timeframe: Annotated[str, typer.Option(help="1s 1m 3m 5m 10m 15m 30m 1h 4h 1d 1w 1M 1y.")],
+    days: Annotated[
+        int,
+        typer.Option(parser=whole_number, metavar="N", help="How far back, up to now."),
+    ],
+    exchange: Annotated[str | None, EXCHANGE] = None,
+    rest_url: Annotated[str | None, REST_URL] = None,
+    ws_url: Annotated[str | None, WS_URL] = None,
+    data_dir: Annotated[Path | None, DATA_DIR] = None,
+    config: Annotated[Path | None, CONFIG] = None,
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Store candles of the last days. Ctrl+C keeps what is there; run again, it goes on.
+
+    With --json: an object, when all is loaded.
+    """
+    overrides = Overrides(exchange, rest_url, ws_url, data_dir, config)
+    run(_backfill(symbols, timeframe, days, overrides, as_json), stays=True)
+
+
+async def _backfill(
+    symbols: str, timeframe: str, days: int, overrides: Overrides, as_json: bool
+) -> None:
+    if not await backfill(symbols, timeframe, days, overrides.config(), as_json=as_json):
+        raise typer.Exit(FAILED)
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """What is stored of a market, once it is loaded."""
+
+    symbol: str
+    timeframe: Timeframe
+    start: datetime
+    """From when on it was asked for."""
+    candles: int
+    new: int
+    """How many of them were not stored before."""
+    first_open_time: datetime | None
+    last_open_time: datetime | None
+    missing: tuple[Span, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether all could be had."""
+        return all(span.reason == UNCONFIRMED for span in self.missing)
+
+    def __str__(self) -> str:
+        if self.first_open_time is None or self.last_open_time is None:
+            told = f"no candle opened since {self.start:%Y-%m-%d %H:%M:%S} UTC"
+        else:
+            told = (
+                f"{self.candles:,} candles from {self.first_open_time:%Y-%m-%d %H:%M:%S} to"
+                f" {self.last_open_time:%Y-%m-%d %H:%M:%S} UTC ({self.new:,} loaded,"
+                f" {self.candles - self.new:,} stored before)"
+            )
+        return f"{self.symbol} {self.timeframe}: {told}"
+
+
+async def backfill(
+    symbols: str, timeframe: str, days: int, config: BackboneConfig, *, as_json: bool = False
+) -> bool:
     """Load candles of some markets, one after the other; what is stored is not asked again.
 
     Prints a line for each market; a bar, and what lacks, go to standard error. SIGINT and
@@ -56,6 +131,7 @@ async def backfill(symbols: str, timeframe: str, days: int, config: BackboneConf
         timeframe: As users type it.
         days: How far back from now, by the exchange's time.
         config: Which exchange, and where to store.
+        as_json: Print one document at the end instead.
 
     Returns:
         Whether all could be had.
@@ -70,29 +146,34 @@ async def backfill(symbols: str, timeframe: str, days: int, config: BackboneConf
             f"--symbols must name markets such as KRW-BTC,KRW-ETH, was {symbols!r}"
         )
     parsed = Timeframe.parse(timeframe)
+    from upbit_backbone.manager import BackboneManager
+
     manager = BackboneManager(config)
     await manager.initialize()
     try:
-        whole = await _load_all(manager, names, parsed, days)
+        loaded = await _load_all(manager, names, parsed, days, as_json)
     finally:
         await manager.shutdown()
-    sys.stdout.write(f"stored in {config.data_dir / config.identity}\n")
-    return whole
+    where = config.data_dir / config.identity
+    if as_json:
+        print_json({"stored_in": where, "series": loaded})
+    else:
+        sys.stdout.write(f"stored in {where}\n")
+    return all(one.whole for one in loaded)
 
 
 async def _load_all(
-    manager: BackboneManager, symbols: list[str], timeframe: Timeframe, days: int
-) -> bool:
-    stopped = asyncio.Event()
-    _on_signals(stopped)
+    manager: BackboneManager, symbols: list[str], timeframe: Timeframe, days: int, as_json: bool
+) -> list[Loaded]:
+    from upbit_backbone.api.validation import check_symbol
+
+    stopped = stop_on_signals()
     listed = [market.symbol for market in await manager.api.get_markets()]
     for symbol in symbols:
-        if symbol not in listed:
-            close = get_close_matches(symbol.upper(), listed, n=3)
-            raise UnknownSymbolError(symbol, tuple(close))
+        check_symbol(symbol, listed)
     now_ms = SystemClock().now_ms() + manager.api.get_system_status().exchange_offset_ms
     start = _days_before(days, utc_datetime(now_ms))
-    whole = True
+    loaded: list[Loaded] = []
     with Bar() as bar:
         if timeframe is Timeframe.S1 and days > SECONDS_KEPT_DAYS:
             bar.tell(
@@ -103,10 +184,15 @@ async def _load_all(
             if stopped.is_set():
                 raise typer.Exit(INTERRUPTED)
             bar.begin(symbol, timeframe, number, len(symbols))
-            whole &= await _load(manager, symbol, timeframe, start, bar, stopped)
-            if stopped.is_set() and not whole:
+            one = await _load(manager, symbol, timeframe, start, bar, stopped)
+            if one is None:
                 raise typer.Exit(INTERRUPTED)
-    return whole
+            loaded.append(one)
+            if not as_json:
+                bar.say(str(one))
+            for span in one.missing:
+                bar.tell(missing_sentence(symbol, timeframe, span))
+    return loaded
 
 
 async def _load(
@@ -116,7 +202,8 @@ async def _load(
     start: datetime,
     bar: Bar,
     stopped: asyncio.Event,
-) -> bool:
+) -> Loaded | None:
+    """Load one market; None: it was stopped."""
     chunks = manager.api.iter_candle_chunks(symbol, timeframe, start, progress=bar.show)
 
     async def cancel_when_stopped() -> None:
@@ -150,13 +237,17 @@ async def _load(
                 " stored, and the same command goes on from there"
             )
     if progress.state != "done":
-        return False
-    bar.say(f"{symbol} {timeframe}: {_had(progress, opens, start)}")
-    whole = True
-    for span in chunks.missing:
-        bar.tell(missing_sentence(symbol, timeframe, span))
-        whole &= span.reason == UNCONFIRMED
-    return whole
+        return None
+    return Loaded(
+        symbol,
+        timeframe,
+        start,
+        progress.candles,
+        progress.new,
+        min(opens, default=None),
+        max(opens, default=None),
+        tuple(chunks.missing),
+    )
 
 
 class Bar:
@@ -277,7 +368,7 @@ def told(progress: Progress, *, short: bool = False, others_follow: bool = False
     match progress.state:
         case "rate-limited" if progress.until is not None:
             return f"rate-limited until {progress.until:%H:%M:%S} UTC"
-        case "waiting for load":
+        case "waiting for load" | "waiting":
             return f"waiting: {progress.reason}"
         case "running" if progress.reason:
             return progress.reason
@@ -292,17 +383,6 @@ def told(progress: Progress, *, short: bool = False, others_follow: bool = False
     return progress.state
 
 
-def _had(progress: Progress, opens: list[datetime], start: datetime) -> str:
-    """What a finished load has brought."""
-    if not opens:
-        return f"no candle opened since {start:%Y-%m-%d %H:%M:%S} UTC"
-    return (
-        f"{progress.candles:,} candles from {min(opens):%Y-%m-%d %H:%M:%S} to"
-        f" {max(opens):%Y-%m-%d %H:%M:%S} UTC ({progress.new:,} loaded,"
-        f" {progress.candles - progress.new:,} stored before)"
-    )
-
-
 def _days_before(days: int, now: datetime) -> datetime:
     most = (now - utc_datetime(0)).days
     if not 1 <= days <= most:
@@ -310,11 +390,3 @@ def _days_before(days: int, now: datetime) -> datetime:
             f"--days must be 1 to {most:,} (candles begin after 1970-01-01), was {days}"
         )
     return now - timedelta(days=days)
-
-
-def _on_signals(stopped: asyncio.Event) -> None:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # Windows' loops have no signal handlers; there Ctrl+C interrupts `asyncio.run`.
-        with suppress(NotImplementedError):
-            loop.add_signal_handler(number, stopped.set)

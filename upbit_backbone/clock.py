@@ -289,7 +289,8 @@ def epoch_ms(moment: datetime) -> int:
     Raises:
         InvalidRequestError: a naive time that the local clock skipped (the hole when
             daylight saving time begins): no instant has that name; or one that the local
-            clock cannot tell (the first and last day of the calendar, say).
+            clock cannot tell (the first and last day of the calendar, say); or a time zone
+            that fails.
     """
     if moment.tzinfo is None:
         # Whole seconds: as a float, the microseconds of far years come back as others.
@@ -308,7 +309,13 @@ def epoch_ms(moment: datetime) -> int:
                 " give a time that exists, or an aware datetime"
             )
         return seconds * SECOND_MS + moment.microsecond // 1_000
-    delta = moment - _EPOCH
+    try:
+        delta = moment - _EPOCH
+    except Exception as error:  # a zone is a class that anybody may write
+        raise InvalidRequestError(
+            f"the time zone of {moment.replace(tzinfo=None).isoformat()} does not tell how far it"
+            " is from UTC: give the time in another zone, such as datetime.UTC"
+        ) from error
     return delta.days * DAY_MS + delta.seconds * SECOND_MS + delta.microseconds // 1_000
 
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import math
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime
+from sys import float_info
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -24,6 +24,7 @@ from typing import (
     NoReturn,
     Protocol,
     Self,
+    TypeAlias,
     runtime_checkable,
 )
 from uuid import uuid4
@@ -31,7 +32,14 @@ from weakref import WeakKeyDictionary
 
 import msgspec
 
-from upbit_backbone.errors import BackboneError, InvalidRequestError
+from upbit_backbone.api.validation import (
+    MOST_SYMBOLS,
+    check_callback,
+    check_flag,
+    check_interval,
+    check_symbol,
+)
+from upbit_backbone.errors import BackboneError, ClosedError, InvalidRequestError, shown
 from upbit_backbone.indicators import IndicatorSeries
 from upbit_backbone.manager import BackboneManager
 from upbit_backbone.models import Candle, CandleSeries, Ticker, Timeframe
@@ -41,11 +49,10 @@ from upbit_backbone.tasks import TaskOwner
 logger = logging.getLogger(__name__)
 
 SAMPLES_KEPT = 100
+_SHOWN = 200
 _OPEN = "async with await upbit_backbone.MarketDataAPI.create_default() as api"
 _CANDLES = "MarketDataAPI.get_candle_data(symbol, timeframe, count=…)"
 _STREAM = "MarketDataAPI.stream_candles(symbol, timeframe)"
-_NOT_THE_CALLER = (__name__, "abc", "typing")
-"""A class is made by the latter two where it has a Protocol as its base."""
 _CHANNELS = ("rest", "websocket")
 
 __all__ = [
@@ -76,7 +83,9 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    CandleData = Candle  # when a program runs, `__getattr__` gives it, with a warning
+    # When a program runs, `__getattr__` gives them, with a warning.
+    CandleData = Candle
+    MarketDataRepository: TypeAlias = "_MarketDataRepository"
 
 DataCallback = Callable[[Any], object]
 """Called with each value; what it returns is awaited if it can be."""
@@ -85,7 +94,8 @@ DataCallback = Callable[[Any], object]
 async def shutdown() -> None:
     """End the service that the objects of this module share in the running loop.
 
-    Streams end, callbacks are called no more. May be called twice, and without a service.
+    Streams end, callbacks are called no more. May be called twice, without a service, and in a
+    callback, which then goes on to its end.
     """
     service = _SERVICES.pop(asyncio.get_running_loop(), None)
     if service is not None:
@@ -110,6 +120,8 @@ class _Service:
 
     async def backbone(self) -> BackboneManager:
         async with self._opening:
+            if self.tasks.closed:
+                raise ClosedError("the shared service was shut down meanwhile: call again")
             if self._backbone is None:
                 backbone = BackboneManager()
                 await backbone.initialize()
@@ -122,10 +134,14 @@ class _Service:
 
     async def close(self) -> None:
         async with self._opening:
-            await self.tasks.close()
-            if self._backbone is not None:
-                backbone, self._backbone = self._backbone, None
-                await backbone.shutdown()
+            try:
+                await self.tasks.close()
+            finally:
+                # Cancelled too: a callback that waits for this by a task of its own is cancelled
+                # above, and cancels it.
+                if self._backbone is not None:
+                    backbone, self._backbone = self._backbone, None
+                    await backbone.shutdown()
 
 
 # The one module-level state of the package: earlier programs made such objects anywhere, and
@@ -140,7 +156,7 @@ def _service() -> _Service:
 def _deprecated(name: str, instead: str) -> None:
     """Warn in the name of the line outside of this module that used `name`."""
     level, frame = 1, inspect.currentframe()
-    while frame is not None and frame.f_globals.get("__name__") in _NOT_THE_CALLER:
+    while frame is not None and frame.f_globals.get("__name__") == __name__:
         level, frame = level + 1, frame.f_back
     warnings.warn(
         f"upbit_backbone.compat.{name} is deprecated: use {instead}",
@@ -155,8 +171,25 @@ class _Calls:
     _instead: ClassVar[str] = _OPEN
 
     def __new__(cls, *arguments: Any, **named: Any) -> Self:
-        _deprecated(cls.__name__, cls._instead)
+        # A program's own class is told of by the name of ours.
+        ours = next(one.__name__ for one in cls.__mro__ if one.__module__ == __name__)
+        _deprecated(ours, cls._instead)
         return super().__new__(cls)
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        """Take nothing: all share one service, with the settings of the environment.
+
+        Raises:
+            InvalidRequestError: something was given.
+        """
+        given = [shown(one) for one in arguments]
+        given += [f"{name}={shown(value)}" for name, value in named.items()]
+        if given:
+            raise InvalidRequestError(
+                f"{type(self).__name__}() of upbit_backbone.compat takes no arguments, was given"
+                f" {', '.join(given)[:_SHOWN]}: settings are UPBIT_BACKBONE_… variables, or an API"
+                " of its own takes them: upbit_backbone.MarketDataAPI.create(BackboneConfig(…))"
+            )
 
     async def get_candle_data(
         self,
@@ -195,7 +228,8 @@ class SmartDataRouter(_Calls):
     """Deprecated: use `upbit_backbone.MarketDataAPI`; the router lies below it."""
 
 
-SmartRouter = SmartDataRouter
+class SmartRouter(SmartDataRouter):
+    """Deprecated: use `upbit_backbone.MarketDataAPI`; another name of `SmartDataRouter`."""
 
 
 class MarketDataCoordinator(_Calls):
@@ -229,17 +263,20 @@ class SmartChannelRouter:
             success: Whether it was answered.
 
         Raises:
-            InvalidRequestError: no such channel, or a latency that is no time.
+            InvalidRequestError: no such channel, a latency that is no time, or a success that is
+                neither True nor False.
         """
         _deprecated(
             "SmartChannelRouter.update_channel_performance",
             "nothing: the service measures each of its requests by itself",
         )
         samples = self._of(channel)
-        if not (isinstance(latency_ms, int | float) and 0 <= latency_ms < math.inf):
+        number = isinstance(latency_ms, int | float) and not isinstance(latency_ms, bool)
+        if not (number and 0 <= latency_ms <= float_info.max):
             raise InvalidRequestError(
-                f"latency_ms was {latency_ms!r}: expected milliseconds, 0 or more"
+                f"latency_ms was {shown(latency_ms)}: expected milliseconds, 0 or more"
             )
+        check_flag("success", success)
         samples.append(self.Sample(float(latency_ms), success))
 
     def samples(self, channel: str) -> tuple[Sample, ...]:
@@ -250,9 +287,11 @@ class SmartChannelRouter:
         """
         return tuple(self._of(channel))
 
-    def _of(self, channel: str) -> deque[Sample]:
-        if channel not in self._samples:
-            raise InvalidRequestError(f"channel was {channel!r}: expected 'rest' or 'websocket'")
+    def _of(self, channel: Any) -> deque[Sample]:
+        if not isinstance(channel, str) or channel not in self._samples:
+            raise InvalidRequestError(
+                f"channel was {shown(channel)}: expected 'rest' or 'websocket'"
+            )
         return self._samples[channel]
 
 
@@ -272,26 +311,38 @@ def create_candle_request(
     count: int | None = None,
     data_callback: DataCallback | None = None,
 ) -> UnifiedRequest:
-    """Deprecated: use `MarketDataAPI.get_candle_data`, which takes the same."""
+    """Deprecated: use `MarketDataAPI.get_candle_data`, which takes the same.
+
+    Raises:
+        InvalidRequestError: one of them is wrong.
+    """
     _deprecated("create_candle_request", _CANDLES)
-    return UnifiedRequest(symbol, timeframe, count, data_callback=data_callback)
+    return _checked(UnifiedRequest(symbol, timeframe, count, data_callback=data_callback))
 
 
 def create_realtime_request(
     symbol: str, timeframe: str | Timeframe, data_callback: DataCallback | None = None
 ) -> UnifiedRequest:
-    """Deprecated: use `MarketDataAPI.stream_candles`."""
+    """Deprecated: use `MarketDataAPI.stream_candles`.
+
+    Raises:
+        InvalidRequestError: an argument is wrong.
+    """
     _deprecated("create_realtime_request", _STREAM)
-    return UnifiedRequest(symbol, timeframe, realtime=True, data_callback=data_callback)
+    return _checked(UnifiedRequest(symbol, timeframe, realtime=True, data_callback=data_callback))
 
 
 class UnifiedMarketDataAPI(_Calls):
     """Deprecated: use `upbit_backbone.MarketDataAPI`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
         self._channel_router = SmartChannelRouter()
 
-    async def request_data(self, request: UnifiedRequest) -> str:
+    # What warns is no coroutine function: one that is made into a task runs when its caller's line
+    # is over, and its warning would name a line of asyncio, which Python does not show.
+
+    def request_data(self, request: UnifiedRequest) -> Coroutine[Any, Any, str]:
         """Begin with a request, and call its `data_callback`: of a realtime request with each
         `Candle` until `shutdown`, of another once with its `CandleSeries`.
 
@@ -303,7 +354,21 @@ class UnifiedMarketDataAPI(_Calls):
         Raises:
             InvalidRequestError: the request is wrong.
         """
-        _deprecated("UnifiedMarketDataAPI.request_data", _STREAM if request.realtime else _CANDLES)
+        realtime = getattr(request, "realtime", None) is True
+        _deprecated("UnifiedMarketDataAPI.request_data", _STREAM if realtime else _CANDLES)
+        return self._begin(request)
+
+    def request_data_sync(self, request: UnifiedRequest) -> Coroutine[Any, Any, CandleSeries]:
+        """The candles of a request; of a realtime one the latest 200.
+
+        Raises:
+            InvalidRequestError: the request is wrong.
+        """
+        _deprecated("UnifiedMarketDataAPI.request_data_sync", _CANDLES)
+        return self._candles_of(request)
+
+    async def _begin(self, request: UnifiedRequest) -> str:
+        _checked(request)
         service, request_id = _service(), str(uuid4())
         backbone = await service.backbone()
         if request.realtime:
@@ -314,9 +379,8 @@ class UnifiedMarketDataAPI(_Calls):
         service.tasks.spawn(work, name=f"compat request {request_id}")
         return request_id
 
-    async def request_data_sync(self, request: UnifiedRequest) -> CandleSeries:
-        """The candles of a request; of a realtime one the latest 200."""
-        _deprecated("UnifiedMarketDataAPI.request_data_sync", _CANDLES)
+    async def _candles_of(self, request: UnifiedRequest) -> CandleSeries:
+        _checked(request)
         return await self.get_candle_data(request.symbol, request.timeframe, request.count)
 
     async def _tell_once(self, request: UnifiedRequest, request_id: str) -> None:
@@ -328,9 +392,27 @@ class UnifiedMarketDataAPI(_Calls):
             await _tell(request.data_callback, candles)
 
 
-async def create_unified_api() -> UnifiedMarketDataAPI:
+def _checked(request: Any) -> UnifiedRequest:
+    if not isinstance(request, UnifiedRequest):
+        raise InvalidRequestError(
+            "a request is what create_candle_request or create_realtime_request makes,"
+            f" was {shown(request)}"
+        )
+    check_flag("realtime", request.realtime)
+    check_callback("data_callback", request.data_callback)
+    Timeframe.parse(request.timeframe)
+    check_symbol(request.symbol, ())
+    check_interval(None, None, request.count, now_ms=0, default_count=1)
+    return request
+
+
+def create_unified_api() -> Coroutine[Any, Any, UnifiedMarketDataAPI]:
     """Deprecated: use `MarketDataAPI.create_default`. Opens the shared service."""
     _deprecated("create_unified_api", _OPEN)
+    return _opened_api()
+
+
+async def _opened_api() -> UnifiedMarketDataAPI:
     await _service().backbone()
     api = object.__new__(UnifiedMarketDataAPI)  # past its warning: one is enough
     UnifiedMarketDataAPI.__init__(api)
@@ -341,6 +423,8 @@ async def _tell_each(stream: _Stream, callback: DataCallback | None, request_id:
     try:
         async for value in stream:
             await _tell(callback, value)
+    except ClosedError:
+        logger.debug("request %s ended with the service", request_id)
     except BackboneError as error:
         logger.warning("request %s: %s", request_id, error)
     finally:
@@ -370,7 +454,7 @@ class MarketDataBackbone(_Calls):
 
     def stream_ticker(self, symbol: str) -> MergedStream:
         """As `upbit_backbone.MarketDataAPI.stream_ticker`; opened by the first ``anext``."""
-        return MergedStream([symbol], _tickers_of)
+        return MergedStream(_symbols([symbol]), _tickers_of)
 
 
 class _Newest:
@@ -406,23 +490,31 @@ class MergedStream:
         open_one: Callable[[BackboneManager, str], _Stream],
     ) -> None:
         self._streams: list[_Stream] | None = None
+        self._closed = False
+        self._beginning = asyncio.Lock()
         self._symbols = list(dict.fromkeys(symbols))
         self._open_one = open_one
         self._newest = _Newest()
 
     async def open(self) -> Self:
-        """Begin; once is enough.
+        """Begin; once is enough. One that was closed stays so.
 
         Raises:
             UnknownSymbolError: one of the markets is not listed; nothing was begun.
         """
-        if self._streams is None:
-            await self._begin()
+        await self._begin_once()
         return self
+
+    async def _begin_once(self) -> None:
+        async with self._beginning:
+            if self._streams is None and not self._closed:
+                await self._begin()
 
     async def _begin(self) -> None:
         service = _service()
         backbone = await service.backbone()
+        if self._closed:
+            return
         streams: list[_Stream] = []
         try:
             streams.extend(self._open_one(backbone, symbol) for symbol in self._symbols)
@@ -437,7 +529,8 @@ class MergedStream:
             service.tasks.spawn(self._newest.follow(symbol, stream), name=f"compat {symbol}")
 
     def close(self) -> None:
-        """End. May be called twice."""
+        """End. May be called twice, and before it was opened."""
+        self._closed = True
         for stream in self._streams or ():
             stream.close()
 
@@ -449,7 +542,7 @@ class MergedStream:
 
     async def __anext__(self) -> Any:
         if self._streams is None:
-            await self._begin()
+            await self._begin_once()
         newest = self._newest
         while not newest.values:
             if newest.error is not None:
@@ -522,7 +615,7 @@ class AdvancedCacheManager(_Calls):
             case ["candles", symbol, timeframe]:
                 return await self.get_candle_data(symbol, timeframe)
         raise InvalidRequestError(
-            f"key must be such as 'ticker:KRW-BTC' or 'candles:KRW-BTC:1m', was {key!r}"
+            f"key must be such as 'ticker:KRW-BTC' or 'candles:KRW-BTC:1m', was {shown(key)}"
         )
 
     async def warm_up_cache(self, symbols: Iterable[str]) -> int:
@@ -546,12 +639,8 @@ class AdvancedCacheManager(_Calls):
 
 
 @runtime_checkable
-class MarketDataRepository(Protocol):
+class _MarketDataRepository(Protocol):
     """Deprecated: take a `upbit_backbone.MarketDataAPI` instead."""
-
-    def __init_subclass__(cls, **named: Any) -> None:
-        _deprecated("MarketDataRepository", "upbit_backbone.MarketDataAPI")
-        super().__init_subclass__(**named)
 
     async def get_candles(self, symbol: str, count: int) -> list[Candle]:
         """The latest one-minute candles of a market, ascending."""
@@ -563,6 +652,10 @@ class UnifiedMarketDataRepository:
 
     def __init__(self, unified_api: UnifiedMarketDataAPI) -> None:
         _deprecated("UnifiedMarketDataRepository", _CANDLES)
+        if not callable(getattr(unified_api, "get_candle_data", None)):
+            raise InvalidRequestError(
+                f"unified_api must be a UnifiedMarketDataAPI, was {shown(unified_api)}"
+            )
         self._api = unified_api
 
     async def get_candles(self, symbol: str, count: int) -> list[Candle]:
@@ -570,9 +663,13 @@ class UnifiedMarketDataRepository:
         return list(await self._api.get_candle_data(symbol, "1m", count))
 
 
-async def get_krw_market_symbols() -> list[str]:
+def get_krw_market_symbols() -> Coroutine[Any, Any, list[str]]:
     """Deprecated: use `MarketDataAPI.get_markets`. The markets in won, as the exchange has them."""
     _deprecated("get_krw_market_symbols", "MarketDataAPI.get_markets()")
+    return _won_symbols()
+
+
+async def _won_symbols() -> list[str]:
     backbone = await _service().backbone()
     markets = await backbone.api.get_markets()
     return [market.symbol for market in markets if market.symbol.startswith("KRW-")]
@@ -600,9 +697,19 @@ def _parts_of(key: Any) -> list[str]:
 
 
 def _symbols(symbols: Any) -> list[str]:
-    if isinstance(symbols, str):
-        raise InvalidRequestError(f"symbols must be a list such as ['KRW-BTC'], was {symbols!r}")
-    return list(symbols)
+    if not isinstance(symbols, Iterable) or isinstance(symbols, str | bytes | Mapping):
+        raise InvalidRequestError(
+            f"symbols must be a list such as ['KRW-BTC'], was {shown(symbols)}"
+        )
+    wanted = []
+    for symbol in symbols:
+        check_symbol(symbol, ())
+        wanted.append(symbol)
+        if len(wanted) > MOST_SYMBOLS:
+            raise InvalidRequestError(
+                f"symbols must be at most {MOST_SYMBOLS:,}, were more: name each market once"
+            )
+    return wanted
 
 
 def __getattr__(name: str) -> Any:
@@ -610,4 +717,7 @@ def __getattr__(name: str) -> Any:
     if name == "CandleData":
         _deprecated("CandleData", "upbit_backbone.Candle")
         return Candle
+    if name == "MarketDataRepository":
+        _deprecated("MarketDataRepository", "upbit_backbone.MarketDataAPI")
+        return _MarketDataRepository
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

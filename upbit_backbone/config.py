@@ -7,10 +7,14 @@ The file is TOML, the user's own (`default_config_file`) or the one that
 
 from __future__ import annotations
 
+import hashlib
+import ipaddress
+import logging
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -23,9 +27,11 @@ from upbit_backbone.config_file import (
     read_settings_file,
     unknown_setting,
 )
-from upbit_backbone.errors import InvalidRequestError, shown
+from upbit_backbone.errors import InvalidRequestError, shown, shown_path
 from upbit_backbone.models import Timeframe
 from upbit_backbone.surroundings import Surroundings, choose, measure
+
+logger = logging.getLogger(__name__)
 
 ENVIRONMENT_PREFIX = "UPBIT_BACKBONE_"
 CONFIG_VARIABLE = "UPBIT_BACKBONE_CONFIG"
@@ -39,6 +45,11 @@ _SWITCHES |= {"false": False, "no": False, "off": False, "0": False}
 _SYMBOL = re.compile(r"[A-Z0-9]+-[A-Z0-9]+")
 _REPLAY_NAME = re.compile(r"replay-[0-9a-f]{8}")
 _PATHS = {"rest_url": "/v1", "ws_url": "/websocket/v1"}
+_LONGEST_ADDRESS = 2_000
+_LONGEST_PATH = 4_096
+_LONGEST_SYMBOL = 40
+_MOST_PINNED = 1_000
+_MOST_SEED = (1 << 63) - 1
 
 
 def default_data_dir() -> Path:
@@ -73,7 +84,7 @@ class BackboneConfig:
 
     pinned: Sequence[str] = ()
     """Candles that stay complete up to now although nobody reads them, e.g. ``["KRW-BTC:1m"]``;
-    in the environment with commas between them."""
+    in the environment with commas between them. Kept as a tuple, each series once."""
 
     storage_limit_mb: int | None = None
     """How large the file of candles may be: beyond it, the oldest candles of the series that were
@@ -102,6 +113,10 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         _check({entry.name: getattr(self, entry.name) for entry in fields(self)}, _own_name)
+        # A list could be changed, and has no hash; two names of one series are one.
+        series = dict.fromkeys(_series(one, "pinned") for one in self.pinned)
+        pinned = tuple(f"{symbol}:{timeframe}" for symbol, timeframe in series)
+        object.__setattr__(self, "pinned", pinned)
 
     @classmethod
     def from_environment(
@@ -185,7 +200,7 @@ class BackboneConfig:
         address = urlsplit(self.rest_url)
         # No hyphen before the port: a host called "simulator" must not get a simulator's folder.
         port = address.port or (443 if address.scheme == "https" else 80)
-        return re.sub(r"[^0-9a-z.-]", "_", f"{address.hostname}_{port}".lower())
+        return f"{_folder_of_host(address.hostname or '')}_{port}"
 
 
 class Settled(NamedTuple):
@@ -231,6 +246,9 @@ def settle(
     Raises:
         InvalidRequestError: as `BackboneConfig.from_file`.
     """
+    _check_sources(environment, flags, surroundings)
+    for sentence in _unused(os.environ if environment is None else environment):
+        _tell_once(sentence)
     environment_layer, flag_layer = _environment_layer(environment), _flag_layer(flags)
     path = _file_of(environment, file)
     told = [environment_layer, flag_layer]
@@ -239,9 +257,24 @@ def settle(
     config, origins = _together(told)
     found = None
     if detect and config.environment_detection:
-        found = measure(config.data_dir) if surroundings is None else surroundings
+        found = measure(config.data_dir / config.identity) if surroundings is None else surroundings
         config, origins = _together([_measured_layer(found), *told])
     return Settled(config, origins, path, found)
+
+
+def _check_sources(environment: Any, flags: Any, surroundings: Any) -> None:
+    if not isinstance(environment, Mapping | None):
+        raise InvalidRequestError(
+            f"environment must be a dict of texts, or None for the process's own,"
+            f" was {shown(environment)}"
+        )
+    if not isinstance(flags, Mapping | None):
+        raise InvalidRequestError(f"flags must be a dict of settings, was {shown(flags)}")
+    if not isinstance(surroundings, Surroundings | None):
+        raise InvalidRequestError(
+            "surroundings must be Surroundings, or None to measure this machine,"
+            f" was {shown(surroundings)}"
+        )
 
 
 def _together(layers: Sequence[_Layer]) -> tuple[BackboneConfig, dict[str, str]]:
@@ -284,9 +317,9 @@ def _file_of(environment: Mapping[str, str] | None, file: Any) -> Path | None:
     """The settings file that is to be read."""
     if file is not None:
         return _path(file)
-    named = (os.environ if environment is None else environment).get(CONFIG_VARIABLE)
+    named = _variable_text(os.environ if environment is None else environment, CONFIG_VARIABLE)
     if named:
-        return None if named == os.devnull else Path(named).expanduser()
+        return None if named == os.devnull else _path(named)
     own = default_config_file()
     return own if environment is None and own.exists() else None
 
@@ -297,13 +330,16 @@ def _path(file: Any) -> Path:
     try:
         return Path(file).expanduser()
     except RuntimeError as error:  # "~nobody"
-        raise InvalidRequestError(f"the settings file {file} is in no home: {error}") from error
+        raise InvalidRequestError(
+            f"the settings file {shown_path(file)} is in no home: name a file that can be read"
+        ) from error
 
 
 def _file_layer(file: SettingsFile) -> _Layer:
     values = dict(file.values)
     if isinstance(folder := values.get("data_dir"), str) and folder:
-        values["data_dir"] = file.path.absolute().parent / Path(folder).expanduser()
+        told = f"data_dir ({file.place('data_dir')})"
+        values["data_dir"] = file.path.absolute().parent / _folder(told, folder)
     if isinstance(pinned := values.get("pinned"), list):
         values["pinned"] = tuple(pinned)
     return _Layer(values, lambda name: f"{name} ({file.place(name)})", file.place)
@@ -313,11 +349,11 @@ def _environment_layer(environment: Mapping[str, str] | None) -> _Layer:
     environment = os.environ if environment is None else environment
     given: dict[str, Any] = {}
     for entry in fields(BackboneConfig):
-        text = environment.get(_variable(entry.name))
-        if text is None or text == "":
+        text = _variable_text(environment, _variable(entry.name))
+        if not text:
             continue
         if entry.name == "data_dir":
-            given[entry.name] = Path(text).expanduser()
+            given[entry.name] = _folder(_variable(entry.name), text)
         elif entry.name == "pinned":
             given[entry.name] = tuple(one.strip() for one in text.split(",") if one.strip())
         elif isinstance(entry.default, bool):
@@ -327,25 +363,60 @@ def _environment_layer(environment: Mapping[str, str] | None) -> _Layer:
                 given[entry.name] = int(text)
             except ValueError:
                 raise InvalidRequestError(
-                    f"{_variable(entry.name)} must be a whole number, was {text!r}"
+                    f"{_variable(entry.name)} must be a whole number, was {shown(text)}"
                 ) from None
         else:
             given[entry.name] = text
     return _Layer(given, _variable, _variable)
 
 
+def _unused(environment: Mapping[str, str]) -> list[str]:
+    """What to say of variables that look like settings and are none."""
+    known = {_variable(name) for name in SETTINGS} | {CONFIG_VARIABLE}
+    return [
+        f"{shown_path(name)} is not used: "
+        + unknown_setting(name[len(ENVIRONMENT_PREFIX) :].lower(), SETTINGS)
+        for name in sorted(map(str, environment))
+        if name.upper().startswith(ENVIRONMENT_PREFIX) and name not in known
+    ]
+
+
+@lru_cache(maxsize=100)
+def _tell_once(sentence: str) -> None:
+    """A program may settle its settings many times: it hears of each variable once."""
+    logger.warning("%s", sentence)
+
+
+def _variable_text(environment: Mapping[str, str], name: str) -> str | None:
+    text = environment.get(name)
+    if not isinstance(text, str | None):
+        raise InvalidRequestError(f"{name} must be a text, was {shown(text)}")
+    return text
+
+
+def _folder(told: str, text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # "~nobody"
+        raise InvalidRequestError(
+            f"{told} is in no home ({shown_path(text)}): give another folder"
+        ) from error
+
+
 def _switch(told: str, text: str) -> bool:
     value = _SWITCHES.get(text.strip().lower())
     if value is None:
-        raise InvalidRequestError(f"{told} must be true or false, was {text!r}")
+        raise InvalidRequestError(f"{told} must be true or false, was {shown(text)}")
     return value
 
 
 def _flag_layer(flags: Mapping[str, Any] | None) -> _Layer:
     given = {} if flags is None else dict(flags)
     for name in given:
+        if not isinstance(name, str):
+            raise InvalidRequestError(f"a setting is named by a text, was {shown(name)}")
         if name not in SETTINGS:
-            raise InvalidRequestError(unknown_setting(str(name), SETTINGS))
+            raise InvalidRequestError(unknown_setting(name, SETTINGS))
     return _Layer(given, _flag, _flag)
 
 
@@ -374,25 +445,25 @@ def _check(given: Mapping[str, Any], told: Callable[[str], str]) -> None:
         told: How a sentence names a field.
     """
     exchange, rest_url, ws_url = given["exchange"], given["rest_url"], given["ws_url"]
-    if exchange not in ("upbit", "simulator"):
+    if not isinstance(exchange, str) or exchange not in ("upbit", "simulator"):
         raise InvalidRequestError(
-            f"{told('exchange')} must be 'upbit' or 'simulator', was {exchange!r}"
+            f"{told('exchange')} must be 'upbit' or 'simulator', was {shown(exchange)}"
         )
     if (rest_url is None) != (ws_url is None):
         raise InvalidRequestError(
             f"{told('rest_url')} and {told('ws_url')} belong together: give both or neither,"
-            f" were {rest_url!r} and {ws_url!r}"
+            f" were {shown(rest_url)} and {shown(ws_url)}"
         )
     for name, schemes in (("rest_url", ("http", "https")), ("ws_url", ("ws", "wss"))):
         if given[name] is not None and not _is_url(given[name], schemes):
             raise InvalidRequestError(
                 f"{told(name)} must be an address such as"
-                f" '{schemes[0]}://127.0.0.1:8080{_PATHS[name]}', was {given[name]!r}"
+                f" '{schemes[0]}://127.0.0.1:8080{_PATHS[name]}', was {_address(given[name])}"
             )
     if rest_url is not None and not rest_url.endswith(_PATHS["rest_url"]):
         raise InvalidRequestError(
             f"{told('rest_url')} must end in {_PATHS['rest_url']}, as in"
-            f" 'http://127.0.0.1:8080/v1', was {rest_url!r}"
+            f" 'http://127.0.0.1:8080/v1', was {_address(rest_url)}"
         )
     if exchange == "simulator" and rest_url is not None:
         raise InvalidRequestError(
@@ -401,19 +472,17 @@ def _check(given: Mapping[str, Any], told: Callable[[str], str]) -> None:
             f" {told('exchange')} to reach that address"
         )
     _check_replay(given["replay"], rest_url, told)
-    if not isinstance(given["data_dir"], Path):
-        raise InvalidRequestError(
-            f"{told('data_dir')} must be a path such as Path('data'), was {given['data_dir']!r}"
-        )
+    _check_folder(given["data_dir"], told("data_dir"))
     pinned = given["pinned"]
-    if isinstance(pinned, str) or not isinstance(pinned, Sequence):
+    if isinstance(pinned, str) or not isinstance(pinned, Sequence) or len(pinned) > _MOST_PINNED:
         raise InvalidRequestError(
-            f"{told('pinned')} must be a list such as ['KRW-BTC:1m'], was {pinned!r}"
+            f"{told('pinned')} must be a list such as ['KRW-BTC:1m'], of at most {_MOST_PINNED:,},"
+            f" was {shown(pinned)}"
         )
     for one in pinned:
         _series(one, told("pinned"))
     for name, bounds in (
-        ("simulator_seed", None),
+        ("simulator_seed", (-_MOST_SEED, _MOST_SEED)),
         ("critical_reserve", (0, 9)),
         ("max_concurrent_requests", (1, 10_000)),
         ("memory_limit_mb", (16, 1 << 20)),
@@ -427,23 +496,27 @@ def _check(given: Mapping[str, Any], told: Callable[[str], str]) -> None:
             continue
         if type(value) is not int:
             raise InvalidRequestError(f"{told(name)} must be a whole number, was {shown(value)}")
-        if bounds is not None and not bounds[0] <= value <= bounds[1]:
-            raise InvalidRequestError(f"{told(name)} must be {bounds[0]}..{bounds[1]}, was {value}")
+        if not bounds[0] <= value <= bounds[1]:
+            raise InvalidRequestError(
+                f"{told(name)} must be {bounds[0]}..{bounds[1]}, was {shown(value)}"
+            )
 
     for entry in fields(BackboneConfig):
         if isinstance(entry.default, bool) and type(given[entry.name]) is not bool:
             raise InvalidRequestError(
-                f"{told(entry.name)} must be true or false, was {given[entry.name]!r}"
+                f"{told(entry.name)} must be true or false, was {shown(given[entry.name])}"
             )
 
 
 def _series(name: Any, told: str) -> tuple[str, Timeframe]:
     symbol, _, timeframe = name.partition(":") if isinstance(name, str) else ("", "", "")
-    if not _SYMBOL.fullmatch(symbol):
-        raise InvalidRequestError(
-            f"{told} names a market and a timeframe, such as 'KRW-BTC:1m', was {name!r}"
-        )
-    return symbol, Timeframe.parse(timeframe)
+    expected = f"{told} names a market and a timeframe, such as 'KRW-BTC:1m', was {shown(name)}"
+    if not timeframe or len(symbol) > _LONGEST_SYMBOL or not _SYMBOL.fullmatch(symbol):
+        raise InvalidRequestError(expected)
+    try:
+        return symbol, Timeframe.parse(timeframe)
+    except InvalidRequestError as error:
+        raise InvalidRequestError(f"{expected} ({error})") from None
 
 
 def _check_replay(replay: Any, rest_url: str | None, told: Callable[[str], str]) -> None:
@@ -452,7 +525,7 @@ def _check_replay(replay: Any, rest_url: str | None, told: Callable[[str], str])
     if not isinstance(replay, str) or not _REPLAY_NAME.fullmatch(replay):
         raise InvalidRequestError(
             f"{told('replay')} must be a name such as 'replay-0123abcd' (which a replay sends as"
-            f" X-Simulated-Exchange), was {replay!r}"
+            f" X-Simulated-Exchange), was {shown(replay)}"
         )
     if rest_url is None:
         raise InvalidRequestError(
@@ -461,8 +534,47 @@ def _check_replay(replay: Any, rest_url: str | None, told: Callable[[str], str])
         )
 
 
+def _check_folder(folder: Any, told: str) -> None:
+    if not isinstance(folder, Path):
+        raise InvalidRequestError(
+            f"{told} must be a path such as Path('data'), was {shown(folder)}"
+        )
+    try:
+        name = os.fsencode(folder)
+    except UnicodeEncodeError:
+        name = b"\0"
+    if b"\0" in name or len(name) > _LONGEST_PATH:
+        raise InvalidRequestError(
+            f"{told} must be a path that a file system can hold, was {shown_path(folder)}"
+        )
+
+
+def _folder_of_host(host: str) -> str:
+    """A host's name as that of a folder; two hosts never share one."""
+    try:
+        if "%" not in host:  # it names an interface of this machine
+            return str(ipaddress.IPv6Address(host)).replace(":", "_")
+    except ValueError:
+        pass
+    if re.fullmatch(r"[0-9a-z.-]{1,200}", host):
+        return host
+    # Only a name above has an underscore for each colon: groups of four digits at most.
+    digest = hashlib.sha256(host.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{re.sub(r'[^0-9a-z.-]', '_', host)[:40]}_{digest}"
+
+
+def _address(given: Any) -> str:
+    """How a sentence names an address: whole, where it may be one."""
+    if isinstance(given, str) and len(given) <= 100:
+        return ascii(given) if not given.isprintable() else repr(given)
+    return shown(given)
+
+
 def _is_url(text: Any, schemes: tuple[str, ...]) -> bool:
-    if not isinstance(text, str):
+    # `urlsplit` drops line ends without a word.
+    if not isinstance(text, str) or len(text) > _LONGEST_ADDRESS:
+        return False
+    if " " in text or not text.isprintable():
         return False
     try:
         parts = urlsplit(text)

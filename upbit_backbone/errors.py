@@ -27,12 +27,36 @@ if TYPE_CHECKING:
     from upbit_backbone.models import Span
 
 
+_PATH_CHARACTERS = 300
+_NAME_CHARACTERS = 40
+_FEW = 1_000
+
+
 def shown(value: object) -> str:
-    """How a sentence names a value: on one line, and not all of a long one."""
+    """How a sentence names a value: on one line, and not all of a long one.
+
+    Takes any value: one that cannot be shown is named by its type, and so are many at once
+    (`reprlib` would sort a set to show six of it).
+    """
+    kind = type(value)
+    name = kind.__name__[:_NAME_CHARACTERS]
+    if kind in (dict, set, frozenset) and len(value) > _FEW:  # type: ignore[arg-type]
+        return f"a {name} of {len(value)}"  # type: ignore[arg-type]
     try:
-        return " ".join(reprlib.repr(value).split())
+        text = reprlib.repr(value)
     except ValueError:  # Python writes no whole number of more than 4,300 digits
-        return f"a long {type(value).__name__}"
+        text = f"a long {name}"
+    except Exception:  # noqa: BLE001  what a value does when it is looked at is its own affair
+        text = f"a {name}"
+    return " ".join(text.split())
+
+
+def shown_path(path: object) -> str:
+    """How a sentence names a file: all of its path, but for the middle of one that is none."""
+    text = str(path)
+    if len(text) > _PATH_CHARACTERS:
+        text = f"{text[:60]} … {text[-60:]}"
+    return text if text.isprintable() else ascii(text)
 
 
 class BackboneError(Exception):

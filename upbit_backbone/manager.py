@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from random import Random
 from typing import Any, Final
 
 import aiohttp
+import msgspec
 
 from upbit_backbone.api.event_bus import EventBusIntegration, SystemReading
 from upbit_backbone.api.load_manager import LOW_UP_TO, SystemLoadManager
-from upbit_backbone.api.market_data_api import MarketDataAPI
+from upbit_backbone.api.market_data_api import LIST_AGAIN_S, MarketDataAPI
 from upbit_backbone.api.monitor import Monitor
+from upbit_backbone.api.validation import check_symbol, check_timeout
 from upbit_backbone.clock import Clock, ExchangeClock, SystemClock, told_skew_s
 from upbit_backbone.config import BackboneConfig
 from upbit_backbone.coordinator.coordinator import Coordinator
@@ -24,25 +26,25 @@ from upbit_backbone.errors import (
     BackboneError,
     ClosedError,
     InvalidRequestError,
-    RateLimitedError,
+    StorageOriginError,
     StorageUnavailableError,
-    TransportError,
+    UnknownSymbolError,
     shown,
 )
 from upbit_backbone.exchanges.upbit import REST_URL, WS_URL, UpbitAdapter
+from upbit_backbone.models import Market
 from upbit_backbone.origin import Origin
 from upbit_backbone.protocol import Health, LayerStatus, Priority, SystemHealth, SystemStatus
 from upbit_backbone.routing.failover import State
 from upbit_backbone.routing.router import Router
 from upbit_backbone.routing.shared_budget import SharedBudget
-from upbit_backbone.simulator.server import Simulator
 from upbit_backbone.storage.database import holds_candles
 from upbit_backbone.storage.retention import RetentionPolicy
 from upbit_backbone.storage.series_files.transfer import SeriesTransfer
 from upbit_backbone.storage.storage import Storage
 from upbit_backbone.storage.store_file import StoreFile
 from upbit_backbone.supervision import SupervisedCoordinator, SupervisedLayer
-from upbit_backbone.tasks import KeptTask, TaskOwner
+from upbit_backbone.tasks import KeptTask, LoopEnd, TaskOwner
 from upbit_backbone.telemetry.endpoint import MetricsServer
 from upbit_backbone.telemetry.events import EventLog
 from upbit_backbone.telemetry.loop_lag import LoopLagProbe
@@ -59,7 +61,7 @@ WARM_UP_AFTER_S = 2.0
 _START_S = 3.0
 """How late the event loop runs for so long after a start is told by nobody as load."""
 WARM_SERIES: Final = 50
-"""About so many series are brought into memory: with room for none of them it waits."""
+"""So many series are brought into memory without load; with room for none of them it waits."""
 LOOK_AT_LOAD_S: Final = 0.5
 MEMORY_SHARE = 0.25
 START_WITHIN_S: Final = 30.0
@@ -117,6 +119,8 @@ async def open_addresses(config: BackboneConfig, clock: Clock) -> AsyncIterator[
     if config.exchange != "simulator":
         yield config.rest_url or REST_URL, config.ws_url or WS_URL
         return
+    from upbit_backbone.simulator.server import Simulator
+
     async with Simulator(seed=config.simulator_seed, clock=clock) as simulator:
         yield simulator.rest_url, simulator.ws_url
 
@@ -140,11 +144,14 @@ class BackboneManager:
             rng: Chance, for jitter; by default seeded by the system.
             first_symbol: Which market a simulator in this process prepares first.
         """
-        if not isinstance(config, BackboneConfig | None):
-            raise InvalidRequestError(
-                "the manager takes a BackboneConfig, such as"
-                f" BackboneConfig(exchange='simulator'), was {shown(config)}"
-            )
+        if config is not None:
+            _check_config(config)
+        if not (clock is None or callable(getattr(clock, "monotonic", None))):
+            raise InvalidRequestError(f"clock must be a Clock, or None, was {shown(clock)}")
+        if not isinstance(rng, Random | None):
+            raise InvalidRequestError(f"rng must be a random.Random, or None, was {shown(rng)}")
+        if first_symbol is not None:
+            check_symbol(first_symbol, ())
         self._config = BackboneConfig.from_environment() if config is None else config
         self._local = SystemClock() if clock is None else clock
         self._clock = ExchangeClock(
@@ -158,6 +165,7 @@ class BackboneManager:
         self._tasks = TaskOwner()
         self._stops: list[tuple[str, _Step]] = []
         self._house: _House | None = None
+        self._beginning_or_ending = asyncio.Lock()
 
     @property
     def api(self) -> MarketDataAPI:
@@ -210,26 +218,37 @@ class BackboneManager:
         return self._config
 
     async def initialize(self) -> None:
-        """Start layer 1 to 4. An exchange that is not reached is no error.
+        """Start layer 1 to 4. An exchange that is not reached, or not understood, is no error.
 
-        What was started is stopped again when a later step fails or the call is cancelled.
+        What was started is stopped again when a later step fails or the call is cancelled. Of what
+        runs already nothing is started twice.
 
         Raises:
             StorageError: the data folder cannot be used, or holds data of another origin.
             TransportError: the simulator's port is taken, or a layer did not start in time.
         """
-        try:
-            await self._start()
-        except BaseException:
-            await self.shutdown()
-            raise
+        async with self._beginning_or_ending:
+            if self._house is not None:
+                return
+            try:
+                if self._stops:
+                    await self._stop()  # what an end that was cut short has left
+                await self._start()
+            except BaseException:
+                await self._stop()
+                raise
 
     async def shutdown(self) -> None:
         """Stop in reverse; leaves no task, socket or thread. May be called twice.
 
         Calls in flight have two seconds to be answered; LOW ends at once. Cancelled, it goes on
-        with the parts below; what was cut short, or took too long, ends with a second call.
+        with the parts below; what was cut short, or took too long, ends with a second call. One
+        that comes meanwhile waits for the first, or for the start.
         """
+        async with self._beginning_or_ending:
+            await self._stop()
+
+    async def _stop(self) -> None:
         self._house = None
         cancelled: asyncio.CancelledError | None = None
         try:
@@ -275,7 +294,13 @@ class BackboneManager:
 
     @staticmethod
     async def reachable(config: BackboneConfig, *, timeout_s: float = 2.0) -> bool:
-        """Whether the configured exchange answers within a time; stores nothing."""
+        """Whether the configured exchange answers within a time; stores nothing.
+
+        Raises:
+            InvalidRequestError: not a `BackboneConfig`, or no number of seconds.
+        """
+        _check_config(config)
+        check_timeout(timeout_s)
         clock = SystemClock()
         try:
             async with asyncio.timeout(timeout_s), aiohttp.ClientSession() as session:
@@ -299,11 +324,13 @@ class BackboneManager:
         A database without one, as a start that never reached the exchange leaves it, does not
         count, and neither does a damaged one.
         """
+        _check_config(config)
         return await holds_candles(config.data_dir / config.identity)
 
     @staticmethod
     def store_file(config: BackboneConfig) -> StoreFile:
         """The file of the configured exchange, for what is done with it as a whole."""
+        _check_config(config)
         identity = config.identity
         origin = Origin(identity, accepts_mark=identity != "upbit")
         return StoreFile(config.data_dir / identity, origin, SystemClock())
@@ -311,6 +338,7 @@ class BackboneManager:
     @staticmethod
     def series_transfer(config: BackboneConfig) -> SeriesTransfer:
         """What writes stored series of the configured exchange into files, and reads them."""
+        _check_config(config)
         identity = config.identity
         origin = Origin(identity, accepts_mark=identity != "upbit")
         return SeriesTransfer(config.data_dir / identity, origin, SystemClock())
@@ -319,6 +347,9 @@ class BackboneManager:
         config = self._config
         rest_url, ws_url = config.rest_url or REST_URL, config.ws_url or WS_URL
         if config.exchange == "simulator":
+            # Most programs never need it, and it takes a tenth of a second.
+            from upbit_backbone.simulator.server import Simulator
+
             simulator = Simulator(
                 seed=config.simulator_seed, clock=self._local, first_symbol=self._first_symbol
             )
@@ -343,7 +374,12 @@ class BackboneManager:
             self._stops.append((f"watch over {layer.name}", watch.stop))
             watch.start()
         house.look_at_memory()
-        await self._meet_exchange(house.api)
+        loop_end = LoopEnd(self.shutdown)
+        self._stops.append(("end of the loop", loop_end.stop))
+        await loop_end.start()
+        markets = await self._meet_exchange(house.api)
+        if config.pinned:
+            self._tasks.spawn(house.look_at_pinned(markets), name="look at what is pinned")
         if config.auto_optimization:
             self._tasks.spawn(house.warm_up(), name="warm-up")
 
@@ -358,13 +394,17 @@ class BackboneManager:
         else:
             logger.info("this computer's clock agrees with the exchange's")
 
-    async def _meet_exchange(self, api: MarketDataAPI) -> None:
+    async def _meet_exchange(self, api: MarketDataAPI) -> tuple[Market, ...]:
         """The first answer fixes the origin and the exchange's time; without it we are offline."""
         try:
             async with asyncio.timeout(FIRST_ANSWER_S):
-                await api.get_markets()
-        except (TransportError, RateLimitedError, TimeoutError) as error:
+                return await api.get_markets()
+        except StorageOriginError:
+            raise
+        except (BackboneError, TimeoutError) as error:
+            # Whatever stands in between may have answered, as a hotel's page for guests does.
             logger.warning("starting offline: %s", str(error) or "no answer in time")
+            return ()
 
 
 class _House:
@@ -400,7 +440,9 @@ class _House:
             lag=LoopLagProbe(clock, start_s=_START_S),
             layers=self._statuses,
             oldest_wait_s=self._oldest_wait_s,
+            oldest_limit_wait_s=self._oldest_limit_wait_s,
             low_processor_s=lambda: self._low_processor.spent_s,
+            low_got_pages_per_s=self._turns.got_pages_per_s,
             on_reading=self._take_reading,
             self_audit=lambda: self.storage.layer.self_audit if self.storage.works else None,
         )
@@ -452,6 +494,14 @@ class _House:
             system_status=self._system_status,
             max_concurrent_requests=config.max_concurrent_requests,
         )
+        self._metrics: MetricsServer | None = None
+        if config.metrics_port is not None:
+            self._metrics = MetricsServer(
+                config.metrics_port,
+                metrics=self.api.get_performance_metrics,
+                status=self.api.get_system_status,
+                events=events,
+            )
 
     @property
     def supervised(self) -> tuple[SupervisedLayer[Any], ...]:
@@ -466,20 +516,14 @@ class _House:
         parts.append(("event bus", self.bus.start, self.bus.stop))
         parts.append(("layer_4", self.api.start, self.api.stop))
         parts.append(("monitor", self.monitor.start, self.monitor.stop))
-        if self._config.metrics_port is not None:
-            server = MetricsServer(
-                self._config.metrics_port,
-                metrics=self.api.get_performance_metrics,
-                status=self.api.get_system_status,
-                events=self.monitor.events,
-            )
-            parts.append(("metrics", server.start, server.stop))
+        if self._metrics is not None:
+            parts.append(("metrics", self._metrics.start, self._metrics.stop))
         return parts
 
     def status(self, name: str) -> LayerStatus:
         """A layer's own word, with the moment its state began."""
         layers = {layer.name: layer for layer in self.supervised}
-        status = self.api.status() if name == "layer_4" else layers[name].status()
+        status = self._own_status() if name == "layer_4" else layers[name].status()
         return self.monitor.health.tracked(status)
 
     def health(self) -> SystemHealth:
@@ -501,6 +545,25 @@ class _House:
                 2 * used_mb,
             )
 
+    async def look_at_pinned(self, markets: Sequence[Market]) -> None:
+        """Tell of what is pinned and not listed, as soon as it is known what is.
+
+        Args:
+            markets: What is listed; empty: that is not known yet.
+        """
+        while not markets:
+            await asyncio.sleep(LIST_AGAIN_S)
+            with suppress(BackboneError):
+                markets = await self.api.get_markets()
+        listed = [market.symbol for market in markets]
+        for symbol in dict.fromkeys(symbol for symbol, _ in self._config.pinned_series):
+            try:
+                check_symbol(symbol, listed)
+            except UnknownSymbolError as error:
+                sentence = f"a pinned market has no candles to keep: {error}"
+                logger.warning("%s", sentence)
+                self.monitor.events.add("layer_2", "warning", "alert", sentence)
+
     async def warm_up(self) -> None:
         """Bring into memory what was used last; without it answers come from the file."""
         await asyncio.sleep(WARM_UP_AFTER_S)
@@ -508,7 +571,9 @@ class _House:
         while not self.monitor.load.prefetch(WARM_SERIES):
             await asyncio.sleep(LOOK_AT_LOAD_S)
         try:
-            held = await self.storage.layer.warm_up_cache()
+            held = await self.storage.layer.warm_up_cache(
+                most=lambda: self.monitor.load.prefetch(WARM_SERIES)
+            )
         except BackboneError as error:
             logger.info("memory was not filled: %s", error)
         else:
@@ -539,6 +604,7 @@ class _House:
             circuit_breaker=config.circuit_breaker_enabled,
             fallbacks=config.fallback_mode_enabled,
             automatic_streams=config.auto_optimization,
+            on_gap=self.monitor.spans.gap,
         )
         return routing
 
@@ -552,9 +618,10 @@ class _House:
             memory_limit_bytes=int(config.memory_limit_mb * MEMORY_SHARE * 2**20),
             pinned=config.pinned_series,
             rng=self._rng,
-            gives_way=lambda: self._low_waits() is not None,
+            gives_way=lambda: self._waits(Priority.LOW) is not None,
             low_turn=partial(self._turns.turn, "the store"),
             policy=_policy(config),
+            on_revised=self.monitor.spans.revised,
         )
 
     def _build_coordinator(self) -> Coordinator:
@@ -564,7 +631,7 @@ class _House:
             clock=self._clock,
             rng=self._rng,
             symbols_per_request=config.symbols_per_request,
-            shedding=self._low_waits,
+            shedding=self._waits,
             turns=self._turns,
             retries=config.auto_retry_enabled,
             parallelism=self.monitor.load.parallelism,
@@ -582,19 +649,36 @@ class _House:
         if self._guard.under_pressure and self.routing.works:
             self.routing.layer.free_memory()
 
-    def _low_waits(self) -> str | None:
-        """Why LOW has to wait; None: it may run."""
-        load = self.monitor.load.shedding()
-        if load is not None:
-            return f"load {load:.0f} %"
-        return self.bus.throttled or None
+    def _waits(self, priority: Priority) -> str | None:
+        """Why a priority has to wait; None: it may run."""
+        load = self.monitor.load
+        if not load.check_resource_availability(priority):
+            return f"load {load.load:.0f} %"
+        if priority is Priority.LOW and self.bus.throttled:
+            return self.bus.throttled
+        return None
 
     def _oldest_wait_s(self, now: float) -> Mapping[Priority, float]:
-        return self.api.oldest_wait_s(now) | self.bus.oldest_wait_s(now)
+        waits_s = self.api.oldest_wait_s(now) | self.bus.oldest_wait_s(now)
+        if self.storage.works:
+            for priority, wait_s in self.storage.layer.oldest_wait_s().items():
+                waits_s[priority] = max(wait_s, waits_s.get(priority, 0.0))
+        return waits_s
+
+    def _oldest_limit_wait_s(self, now: float) -> Mapping[Priority, float]:
+        return self.routing.layer.oldest_wait_s(now) if self.routing.works else {}
 
     def _statuses(self) -> Mapping[str, LayerStatus]:
         statuses = [layer.status() for layer in self.supervised]
-        return {status.name: status for status in (*statuses, self.api.status())}
+        return {status.name: status for status in (*statuses, self._own_status())}
+
+    def _own_status(self) -> LayerStatus:
+        """The state of layer 4, which serves the figures as well."""
+        status = self.api.status()
+        failure = None if self._metrics is None else self._metrics.failure
+        if failure is None or status.health != "healthy":
+            return status
+        return msgspec.structs.replace(status, health="degraded", reason=str(failure))
 
     def _tell_health(self, name: str, health: Health, reason: str) -> None:
         self.monitor.health.observe(name, health, reason)
@@ -614,6 +698,14 @@ class _House:
             reason=health.layers["layer_1"].reason,
             load=self.monitor.load.load,
             exchange_offset_ms=self._clock.offset_ms,
+        )
+
+
+def _check_config(config: object) -> None:
+    if not isinstance(config, BackboneConfig):
+        raise InvalidRequestError(
+            "the manager takes a BackboneConfig, such as"
+            f" BackboneConfig(exchange='simulator'), was {shown(config)}"
         )
 
 

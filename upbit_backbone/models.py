@@ -228,6 +228,12 @@ class Orderbook(msgspec.Struct, frozen=True, gc=False):
     source: Source
     simulated: bool
 
+    def trimmed(self, depth: int) -> Orderbook:
+        """The first `depth` rows of each side; the totals stay those of the whole book."""
+        if len(self.asks) <= depth and len(self.bids) <= depth:
+            return self
+        return msgspec.structs.replace(self, asks=self.asks[:depth], bids=self.bids[:depth])
+
 
 class Trade(msgspec.Struct, frozen=True, gc=False):
     """One execution, named by (symbol, sequential_id)."""
@@ -459,11 +465,8 @@ class CandleSeries(Sequence[Candle]):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        span = (
-            f" {self[0].open_time:%Y-%m-%dT%H:%MZ} … {self[-1].open_time:%Y-%m-%dT%H:%MZ}"
-            if len(self)
-            else ""
-        )
+        shown = "%Y-%m-%dT%H:%M:%SZ" if self.timeframe is Timeframe.S1 else "%Y-%m-%dT%H:%MZ"
+        span = f" {self[0].open_time:{shown}} … {self[-1].open_time:{shown}}" if len(self) else ""
         return (
             f"<CandleSeries {self.symbol} {self.timeframe} {len(self)} candles{span}"
             f" from {self.source}{' SIMULATED' if self.simulated else ''}>"

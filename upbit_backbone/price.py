@@ -11,9 +11,11 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
-from typing import NamedTuple
+from sys import float_info
+from typing import Any, NamedTuple
 
 from upbit_backbone.clock import epoch_ms
+from upbit_backbone.errors import InvalidRequestError, shown
 
 Bands = tuple[tuple[float, str], ...]
 """Lower bound of a band and the tick in it, highest band first."""
@@ -159,8 +161,19 @@ def tick_size(symbol: str, price: float, at: datetime | None = None) -> Decimal:
     Args:
         symbol: Market code, quote first.
         price: In the quote asset; steps grow with it.
-        at: The moment whose table is meant, aware; None: the newest table.
+        at: The moment whose table is meant; None: the newest table.
+
+    Raises:
+        InvalidRequestError: a symbol that is no text, a price that is no finite number, or no
+            moment.
     """
+    if type(symbol) is not str or type(price) is not float or price - price != 0.0:
+        _check(symbol, price)
+    if at is not None and not isinstance(at, datetime):
+        raise InvalidRequestError(
+            "at must be a datetime such as datetime(2025, 9, 1, tzinfo=UTC), or None,"
+            f" was {shown(at)}"
+        )
     eras = _TABLES.get(symbol.partition("-")[0], _BTC)
     at_ms = _NEWEST_MS if at is None else epoch_ms(at)
     if symbol in _EXCEPTIONAL:
@@ -172,7 +185,13 @@ def tick_size(symbol: str, price: float, at: datetime | None = None) -> Decimal:
 
 
 def price_decimals(symbol: str, price: float) -> int:
-    """How many decimals a price of this size shows."""
+    """How many decimals a price of this size shows.
+
+    Raises:
+        InvalidRequestError: as `tick_size`.
+    """
+    if type(price) is not float:
+        _check(symbol, price)
     exponent = tick_size(symbol, abs(price)).as_tuple().exponent
     assert isinstance(exponent, int)
     return max(0, -exponent)
@@ -183,11 +202,22 @@ def format_price(symbol: str, price: float) -> str:
 
     An off-tick price (candles from before a change of ticks) keeps the decimals it has,
     up to eight: a price is never shown rounded.
+
+    Raises:
+        InvalidRequestError: as `tick_size`.
     """
     decimals = price_decimals(symbol, price)
     if decimals < 8 and round(price, decimals) != price:
         decimals = max(decimals, _decimals_of(price))
     return f"{price:,.{decimals}f}"
+
+
+def _check(symbol: Any, price: Any) -> None:
+    if not isinstance(symbol, str):
+        raise InvalidRequestError(f"a symbol is a text such as 'KRW-BTC', was {shown(symbol)}")
+    number = isinstance(price, int | float) and not isinstance(price, bool)
+    if not number or not abs(price) <= float_info.max:
+        raise InvalidRequestError(f"a price must be a finite number, was {shown(price)}")
 
 
 @lru_cache(maxsize=4096)

@@ -34,8 +34,15 @@ Tier = Literal["memory", "storage", "exchange"]
 Severity = Literal["info", "warning", "error"]
 EventKind = Literal["gap", "ban", "reconnect", "health", "load", "revision", "alert"]
 LoadBand = Literal["open", "low waits", "critical only"]
+LOW_WAITS_ABOVE = 70.0
+"""Above this load LOW waits."""
+ONLY_CRITICAL_ABOVE = 90.0
+"""Above this load all but CRITICAL wait."""
 SubscriptionState = Literal["pending", "confirmed", "stale", "closed"]
-ProgressState = Literal["running", "waiting for load", "rate-limited", "paused", "done", "ended"]
+ProgressState = Literal[
+    "running", "waiting for load", "waiting", "rate-limited", "paused", "done", "ended"
+]
+"""``"waiting"``: the layer that loads has failed and is begun anew."""
 
 
 class Priority(IntEnum):
@@ -150,6 +157,8 @@ class BackboneMetadata(msgspec.Struct, frozen=True):
     silent: tuple[Span, ...] = ()
     """Stretches of candles that are known to have none, with their state: `empty`,
     `before_listing` or `after_delisting`. They are answers, never `missing`."""
+    pages: int = 0
+    """How many pages of candles or trades the exchange was asked for."""
 
 
 class BackboneResponse(msgspec.Struct, frozen=True):
@@ -279,6 +288,14 @@ class CandleChunks(Protocol):
         """What of the stretches given so far nothing is known of, ascending."""
         ...
 
+    @property
+    def unfinished(self) -> tuple[datetime, datetime]:
+        """The part of the range whose `missing` is not known yet: where to begin anew.
+
+        What was given of it is given again then.
+        """
+        ...
+
     def pause(self) -> None:
         """Begin no further page until `resume`."""
         ...
@@ -341,7 +358,11 @@ class SystemStatus(msgspec.Struct, frozen=True):
 
 
 class LatencyStats(msgspec.Struct, frozen=True):
-    """Latency of answered calls, milliseconds; over the last five minutes unless told."""
+    """Latency of calls, milliseconds; over the last five minutes unless told.
+
+    Of those that were answered, or that ended because their time was over: these count with the
+    whole time that they were given.
+    """
 
     count: int
     p50_ms: float
@@ -358,10 +379,13 @@ class CallStats(msgspec.Struct, frozen=True):
     path: str
     """Which way they went, as in `BackboneMetadata.path`; ``"peek"``: memory answered."""
     latency: LatencyStats
-    """Of the answered ones; `count` is how many they were, estimated while calls are sampled."""
+    """Of the answered ones, and of those whose time was over before, which count with all of it.
+    `count` is how many they were, estimated while calls are sampled."""
     requests_per_s: float
     error_rate: float
     """Calls that raised, of all; a fraction."""
+    requests: int = 0
+    """How many were answered or raised."""
 
 
 class WindowStats(msgspec.Struct, frozen=True):
@@ -381,7 +405,8 @@ class WindowStats(msgspec.Struct, frozen=True):
     """Answers from memory and the store, of all answers; 0.0 when there were none."""
     counts: dict[str, float]
     """``"coalesced"``, ``"retried"``, ``"shed"``, ``"http_429"``, ``"http_418"``,
-    ``"reconnects"``, ``"gaps"``, ``"revisions"``: how often in this window."""
+    ``"reconnects"``, ``"gaps"``, ``"revisions"``: how often in this window; ``"cancelled"``: calls
+    that their caller gave up."""
     measured: float
     """Fraction of the answered calls whose latency was taken. Below 1.0 there were so many
     that quick ones were sampled; slow ones and errors never are."""
@@ -473,6 +498,8 @@ class PerformanceMetrics(msgspec.Struct, frozen=True):
     low_pages_per_s: float | None = None
     """How fast LOW may go: 0.0 while it waits for the load, then faster each second; None: at any
     rate."""
+    low_got_pages_per_s: float = 0.0
+    """How many pages a second LOW really got, over the last three seconds."""
     alerts: tuple[Alert, ...] = ()
     """What lasts now."""
     frame_p95_ms: float | None = None

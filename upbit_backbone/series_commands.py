@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 from collections.abc import Awaitable
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -20,20 +18,19 @@ from upbit_backbone.command_line import (
     CONFIG,
     DATA_DIR,
     FAILED,
-    INTERRUPTED,
+    JSON,
     Overrides,
     moment,
+    print_json,
     run,
 )
+from upbit_backbone.commands.options import EXCHANGE, REST_URL, WS_URL
 from upbit_backbone.errors import InvalidRequestError
+from upbit_backbone.interrupts import INTERRUPTED, on_signals
 from upbit_backbone.manager import BackboneManager
 from upbit_backbone.models import Timeframe
 
 Result = TypeVar("Result")
-
-EXCHANGE = typer.Option("--exchange", help="Whose candles: upbit (default), or simulator.")
-REST_URL = typer.Option("--rest-url", help="Those of another REST address, ending in /v1.")
-WS_URL = typer.Option("--ws-url", help="And its WebSocket; both or neither.")
 
 
 def export(
@@ -60,10 +57,11 @@ def export(
     data_dir: Annotated[Path | None, DATA_DIR] = None,
     config: Annotated[Path | None, CONFIG] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Write stored candles, with what is proved of them, into a file; asks no exchange."""
     overrides = Overrides(exchange, rest_url, ws_url, data_dir, config)
-    run(_export(symbol, timeframe, file, (start, end), overrides, force))
+    run(_export(symbol.strip().upper(), timeframe, file, (start, end), overrides, (force, as_json)))
 
 
 def import_(
@@ -73,9 +71,10 @@ def import_(
     ws_url: Annotated[str | None, WS_URL] = None,
     data_dir: Annotated[Path | None, DATA_DIR] = None,
     config: Annotated[Path | None, CONFIG] = None,
+    as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Store the candles of a file; what is stored already stays as it is."""
-    run(_import(file, Overrides(exchange, rest_url, ws_url, data_dir, config)))
+    run(_import(file, Overrides(exchange, rest_url, ws_url, data_dir, config), as_json))
 
 
 async def _export(
@@ -84,11 +83,12 @@ async def _export(
     file: Path,
     times: tuple[str | None, str | None],
     overrides: Overrides,
-    force: bool,
+    how: tuple[bool, bool],
 ) -> None:
+    force, as_json = how
     parsed = Timeframe.parse(timeframe)
-    start, end = moment("--from", times[0]), moment("--to", times[1])
-    if start is not None and end is not None and start >= end:
+    start_ms, end_ms = _ms(moment("--from", times[0])), _ms(moment("--to", times[1]))
+    if start_ms is not None and end_ms is not None and start_ms >= end_ms:
         raise InvalidRequestError(f"--from must lie before --to, were {times[0]} and {times[1]}")
     transfer = BackboneManager.series_transfer(overrides.config())
     with _Bar(f"{symbol} {parsed}") as bar:
@@ -97,28 +97,42 @@ async def _export(
                 file,
                 symbol,
                 parsed,
-                start_ms=_ms(start),
-                end_ms=_ms(end),
+                start_ms=start_ms,
+                end_ms=end_ms,
                 overwrite=force,
                 on_progress=lambda candles, share: bar.show("writing", candles, share),
             ),
             "stopped: no file was written",
         )
+    if as_json:
+        print_json({**done.key._asdict(), "candles": done.candles, "files": done.files})
+        return
     names = " and ".join(str(one) for one in done.files)
     sys.stdout.write(f"{symbol} {parsed}: {done.candles:,} candles in {names}\n")
 
 
-async def _import(file: Path, overrides: Overrides) -> None:
+async def _import(file: Path, overrides: Overrides, as_json: bool) -> None:
     transfer = BackboneManager.series_transfer(overrides.config())
     with _Bar(file.name) as bar:
         done = await until_stopped(
             transfer.import_from(file, on_progress=bar.show),
             "stopped: what was stored stays, and the same command goes on from there",
         )
-    sys.stdout.write(
-        f"{done.key.symbol} {done.key.timeframe}: {done.candles:,} candles, {done.written:,} of"
-        " them new\n"
-    )
+    if as_json:
+        print_json(
+            {
+                **done.key._asdict(),
+                "candles": done.candles,
+                "new": done.written,
+                "differing": done.differing,
+                "differences": done.differences,
+            }
+        )
+    else:
+        sys.stdout.write(
+            f"{done.key.symbol} {done.key.timeframe}: {done.candles:,} candles, {done.written:,}"
+            " of them new\n"
+        )
     if done.differing:
         for sentence in done.differences:
             sys.stderr.write(f"{sentence}\n")
@@ -175,11 +189,7 @@ async def until_stopped(work: Awaitable[Result], sentence: str) -> Result:
         stopped = True
         task.cancel()
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # Windows' loops have no signal handlers; there Ctrl+C interrupts `asyncio.run`.
-        with suppress(NotImplementedError):
-            loop.add_signal_handler(number, stop)
+    on_signals(stop)
     try:
         return await task
     except asyncio.CancelledError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import asdict
 from datetime import datetime
@@ -12,16 +13,10 @@ import typer
 
 from upbit_backbone.clock import utc_datetime
 from upbit_backbone.command_line import CONFIG, DATA_DIR, FAILED, JSON, Overrides, print_json, run
+from upbit_backbone.commands.options import EXCHANGE, REST_URL, WS_URL
 from upbit_backbone.commands.printing import Shown, console_for, fitting_table, kst
 from upbit_backbone.manager import BackboneManager
-from upbit_backbone.series_commands import (
-    EXCHANGE,
-    REST_URL,
-    WS_URL,
-    export,
-    import_,
-    until_stopped,
-)
+from upbit_backbone.series_commands import export, import_, until_stopped
 
 app = typer.Typer(no_args_is_help=True, help="The file that candles are stored in.")
 app.command(name="export")(export)
@@ -29,9 +24,10 @@ app.command(name="import")(import_)
 _COLUMNS = (
     Shown("market", "left"),
     Shown("timeframe", "left"),
-    Shown("first candle (KST)"),
+    Shown("first candle (KST)", need=1),
     Shown("last candle (KST)"),
-    Shown("candles"),
+    Shown("candles", need=2),
+    Shown("known", need=1),
 )
 
 
@@ -78,9 +74,11 @@ def backup(
     data_dir: Annotated[Path | None, DATA_DIR] = None,
     config: Annotated[Path | None, CONFIG] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Copy all that is stored into a file, and check it; a program may use the store meanwhile."""
-    run(_backup(file, Overrides(exchange, rest_url, ws_url, data_dir, config), force))
+    overrides = Overrides(exchange, rest_url, ws_url, data_dir, config)
+    run(_backup(file, overrides, force, as_json))
 
 
 @app.command()
@@ -91,12 +89,13 @@ def restore(
     ws_url: Annotated[str | None, WS_URL] = None,
     data_dir: Annotated[Path | None, DATA_DIR] = None,
     config: Annotated[Path | None, CONFIG] = None,
+    as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Put a backup in the store's place. No program may use it meanwhile.
 
     What is there now is kept beside it, as market.set-aside-1.sqlite3 (-2, …).
     """
-    run(_restore(file, Overrides(exchange, rest_url, ws_url, data_dir, config)))
+    run(_restore(file, Overrides(exchange, rest_url, ws_url, data_dir, config), as_json))
 
 
 @app.command()
@@ -106,9 +105,10 @@ def vacuum(
     ws_url: Annotated[str | None, WS_URL] = None,
     data_dir: Annotated[Path | None, DATA_DIR] = None,
     config: Annotated[Path | None, CONFIG] = None,
+    as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Write the file anew without free pages. No program may use it; takes twice its room."""
-    run(_vacuum(Overrides(exchange, rest_url, ws_url, data_dir, config)))
+    run(_vacuum(Overrides(exchange, rest_url, ws_url, data_dir, config), as_json))
 
 
 async def _stats(overrides: Overrides, as_json: bool) -> None:
@@ -122,13 +122,23 @@ async def _stats(overrides: Overrides, as_json: bool) -> None:
                 "first_open_time": _moment(one.first_ms),
                 "last_open_time": _moment(one.last_ms),
                 "candles": one.candles,
+                "proved_share": round(one.proved_share, 6),
+                "holes": one.holes,
+                "holes_s": one.holes_ms / 1_000,
             }
             for one in series
         ]
         print_json({"file": str(file.path), **asdict(found), "contents": contents})
         return
     rows = [
-        (one.symbol, f"{one.timeframe}", _day(one.first_ms), _day(one.last_ms), f"{one.candles:,}")
+        (
+            one.symbol,
+            f"{one.timeframe}",
+            _day(one.first_ms),
+            _day(one.last_ms),
+            f"{one.candles:,}",
+            _proved(one.proved_share, one.holes),
+        )
         for one in series
     ]
     if rows:
@@ -149,7 +159,7 @@ async def _stats(overrides: Overrides, as_json: bool) -> None:
         "free": free,
         "series": f"{found.series:,}",
         "candles": f"{found.rows:,}, {found.rows_in_blocks:,} of them packed, too",
-        "gaps": f"{found.unknown_spans:,}",
+        "holes": f"{sum(one.holes for one in series):,}",
         "last check": checked,
     }
     for name, told in lines.items():
@@ -181,20 +191,26 @@ async def _check(overrides: Overrides, as_json: bool) -> None:
         )
 
 
-async def _backup(file: Path, overrides: Overrides, force: bool) -> None:
+async def _backup(file: Path, overrides: Overrides, force: bool, as_json: bool) -> None:
     store = BackboneManager.store_file(overrides.config())
     done = await until_stopped(store.backup(file, overwrite=force), "stopped: no backup was made")
+    if as_json:
+        print_json({"file": done.path, **asdict(done.figures)})
+        return
     sys.stdout.write(
         f"{done.figures.rows:,} candles of {done.figures.series:,} series in {done.path}"
         f" ({_mb(done.figures.file_bytes)}), read again and found whole\n"
     )
 
 
-async def _restore(file: Path, overrides: Overrides) -> None:
+async def _restore(file: Path, overrides: Overrides, as_json: bool) -> None:
     store = BackboneManager.store_file(overrides.config())
     done = await until_stopped(
         store.restore(file), "stopped: the store is the one before or the backup, and whole"
     )
+    if as_json:
+        print_json({"file": store.path, **asdict(done.figures), "set_aside": done.set_aside})
+        return
     sys.stdout.write(
         f"{store.path} holds {done.figures.rows:,} candles of {done.figures.series:,} series now\n"
     )
@@ -202,9 +218,12 @@ async def _restore(file: Path, overrides: Overrides) -> None:
         sys.stdout.write(f"what it was before is {done.set_aside}\n")
 
 
-async def _vacuum(overrides: Overrides) -> None:
+async def _vacuum(overrides: Overrides, as_json: bool) -> None:
     store = BackboneManager.store_file(overrides.config())
     done = await until_stopped(store.vacuum(), "stopped: the file stays as it was")
+    if as_json:
+        print_json({"file": store.path, **done._asdict()})
+        return
     sys.stdout.write(
         f"{store.path} had {_mb(done.before_bytes)} and has {_mb(done.after_bytes)} now\n"
     )
@@ -212,6 +231,15 @@ async def _vacuum(overrides: Overrides) -> None:
 
 def _moment(time_ms: int | None) -> datetime | None:
     return None if time_ms is None else utc_datetime(time_ms)
+
+
+def _proved(share: float, holes: int) -> str:
+    """How much of what lies between its first candle and its last is known for sure."""
+    if not holes:
+        return "all"
+    # Rounded down: what has a hole is never 100.0 %.
+    percent = math.floor(share * 1_000) / 10
+    return f"{percent} % ({holes:,} hole{'s' if holes > 1 else ''})"
 
 
 def _day(time_ms: int | None) -> str:

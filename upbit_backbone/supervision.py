@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from upbit_backbone.clock import Clock, utc_datetime
@@ -36,6 +36,21 @@ from upbit_backbone.protocol import (
 logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
+
+GROWING: Final = (
+    "requests",
+    "refused",
+    "http_429",
+    "blocks",
+    "joined",
+    "reconnects",
+    "gaps_opened",
+    "revisions",
+    "restated",
+    "pages",
+    "retries",
+)
+"""Counters of layers that only ever grow: what a failed layer has counted is counted on."""
 
 LOOK_EVERY_S: Final = 0.25
 """How often it is looked whether a layer works."""
@@ -140,6 +155,8 @@ class SupervisedLayer(Generic[Kept]):
         self._last_failed_s = float("-inf")
         self._delay_s = 0.0
         self.restarts = 0
+        self._ended_counted: dict[str, float] = {}
+        """What layers that are no more had counted of `GROWING`."""
 
     @property
     def layer(self) -> Kept:
@@ -199,13 +216,26 @@ class SupervisedLayer(Generic[Kept]):
                 await self._begin_anew()
 
     def status(self) -> LayerStatus:
-        """The layer's own word; while there is none, why."""
+        """The layer's own word; while there is none, why.
+
+        What only grows (`GROWING`) is of all that were, the failed ones too.
+        """
         if self._layer is not None and not self._layer.failure:
             status = self._layer.status()
-            counters = status.counters | {"restarts": float(self.restarts)}
+            counters = status.counters | self._counted(status.counters)
+            counters["restarts"] = float(self.restarts)
             return LayerStatus(status.name, status.health, status.reason, status.since, counters)
         reason = self._reason if self._layer is None else self._layer.failure
-        return LayerStatus(self.name, "down", reason, utc_datetime(self._since_ms))
+        left = self._left if self._layer is None else self._layer
+        counters = self._counted({} if left is None else left.status().counters)
+        return LayerStatus(self.name, "down", reason, utc_datetime(self._since_ms), counters)
+
+    def _counted(self, counters: Mapping[str, float]) -> dict[str, float]:
+        """What was counted by one layer and by those before it."""
+        names = {name for name in GROWING if name in counters} | self._ended_counted.keys()
+        return {
+            name: counters.get(name, 0.0) + self._ended_counted.get(name, 0.0) for name in names
+        }
 
     # As the layer above sees it.
 
@@ -340,6 +370,7 @@ class SupervisedLayer(Generic[Kept]):
         while True:
             if self._left is not None:
                 await self._ended(self._left)
+                self._ended_counted = self._counted(self._left.status().counters)
                 self._left = None
             await asyncio.sleep(max(self._pause_s, self._delay_s))
             self._delay_s = min(LONGEST_DELAY_S, max(FIRST_DELAY_S, 2 * self._delay_s))

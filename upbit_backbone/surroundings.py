@@ -17,9 +17,13 @@ MOST_CALLS = 100
 MEMORY_SHARE = 0.25
 LEAST_MEMORY_MB = 256
 MOST_MEMORY_MB = 2_048
+SMALL_MACHINE_SHARE = 0.75
+"""Of a machine without `LEAST_MEMORY_MB` to give: caches give way before it ends the process."""
 ROOMY_DISK_MB = 50 * 1_024
 """With so much free room years of candles need no limit."""
-LEAST_DISK_MB = 256
+LEAST_LIMIT_MB = 16
+"""No setting in megabytes is smaller."""
+MOST_DISK_MB = 1 << 24
 SLOW_LINK_MBPS = 10
 SLOW_LINK_SYMBOLS = 50
 """Tickers of 50 markets are some 40 kB: half a second at 1 Mbit/s."""
@@ -37,7 +41,7 @@ class Surroundings(NamedTuple):
     disk_free_mb: int | None
     """Where data are stored."""
     stored_mb: int
-    """What is stored there already."""
+    """What is stored there already, of this origin."""
     networks: tuple[str, ...] | None
     """Interfaces that are up, but for the loopback."""
     link_mbps: int | None
@@ -51,18 +55,22 @@ class Chosen(NamedTuple):
     reason: str
 
 
-def measure(data_dir: Path) -> Surroundings:
-    """Look at processors, memory, disk and network; blocks for about a millisecond."""
+def measure(folder: Path) -> Surroundings:
+    """Look at processors, memory, disk and network; blocks for about a millisecond.
+
+    Args:
+        folder: Where the data of one origin are stored, or will be.
+    """
     memory = psutil.virtual_memory()
     memory_bytes = min([int(memory.total), *_container_bytes()])
     free_bytes = min(int(memory.available), memory_bytes)
     networks, link_mbps = _networks()
     return Surroundings(
-        processors=_processors(),
+        processors=usable_processors(),
         memory_mb=memory_bytes >> 20,
         memory_free_mb=free_bytes >> 20,
-        disk_free_mb=_disk_free_mb(data_dir),
-        stored_mb=_stored_mb(data_dir),
+        disk_free_mb=_disk_free_mb(folder),
+        stored_mb=_stored_mb(folder),
         networks=networks,
         link_mbps=link_mbps,
     )
@@ -92,7 +100,7 @@ def network_sentence(found: Surroundings) -> str:
 
 
 def _calls(processors: int) -> Chosen:
-    calls = min(MOST_CALLS, CALLS_PER_PROCESSOR * processors)
+    calls = max(1, min(MOST_CALLS, CALLS_PER_PROCESSOR * processors))
     noun = "processor" if processors == 1 else "processors"
     return Chosen(
         calls, f"{processors} {noun}: {CALLS_PER_PROCESSOR} calls for each, {MOST_CALLS} at most"
@@ -101,21 +109,27 @@ def _calls(processors: int) -> Chosen:
 
 def _memory(memory_mb: int, free_mb: int) -> Chosen:
     wanted_mb = min(int(memory_mb * MEMORY_SHARE), free_mb // 2)
-    limit_mb = max(LEAST_MEMORY_MB, min(MOST_MEMORY_MB, wanted_mb))
     why = f"{memory_mb:,} MB of memory, {free_mb:,} MB free"
+    least_mb = int(memory_mb * SMALL_MACHINE_SHARE)
+    if least_mb < LEAST_MEMORY_MB:
+        return Chosen(max(LEAST_LIMIT_MB, least_mb), f"{why}: three quarters, for it is little")
+    limit_mb = max(LEAST_MEMORY_MB, min(MOST_MEMORY_MB, wanted_mb))
     rule = "a quarter of all, at most half of what is free"
-    return Chosen(
-        limit_mb, f"{why}: {rule}, {LEAST_MEMORY_MB} to {MOST_MEMORY_MB:,} MB"
-    )  # fmt: skip
+    return Chosen(limit_mb, f"{why}: {rule}, {LEAST_MEMORY_MB} to {MOST_MEMORY_MB:,} MB")
 
 
 def _disk(free_mb: int, stored_mb: int) -> Chosen:
     if free_mb >= ROOMY_DISK_MB:
         return Chosen(None, f"{free_mb:,} MB free on the disk: no limit is needed")
-    limit_mb = max(LEAST_DISK_MB, stored_mb + free_mb // 2)
+    # Of what there would be without the store: so the limit does not grow with what is stored.
+    # What others have filled since removes nothing.
+    limit_mb = max(LEAST_LIMIT_MB, stored_mb, (stored_mb + free_mb) // 2)
+    if limit_mb > MOST_DISK_MB:
+        return Chosen(None, f"{stored_mb:,} MB are stored already: more than any limit")
     return Chosen(
         limit_mb,
-        f"{free_mb:,} MB free on the disk: half of it beside the {stored_mb:,} MB stored already",
+        f"{free_mb:,} MB free on the disk and {stored_mb:,} MB stored already: half of both"
+        f" together, no less than what is stored, {LEAST_LIMIT_MB} MB at least",
     )
 
 
@@ -127,7 +141,8 @@ def _link(mbps: int) -> Chosen:
     )
 
 
-def _processors() -> int:
+def usable_processors() -> int:
+    """How many processors this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -146,9 +161,9 @@ def _container_bytes() -> list[int]:
     return limits
 
 
-def _disk_free_mb(data_dir: Path) -> int | None:
+def _disk_free_mb(place: Path) -> int | None:
     """Of the folder, or of the nearest one above it that exists."""
-    for folder in (data_dir, *data_dir.absolute().parents):
+    for folder in (place, *place.absolute().parents):
         try:
             return shutil.disk_usage(folder).free >> 20
         except (FileNotFoundError, NotADirectoryError):
@@ -158,9 +173,10 @@ def _disk_free_mb(data_dir: Path) -> int | None:
     return None
 
 
-def _stored_mb(data_dir: Path) -> int:
+def _stored_mb(folder: Path) -> int:
     try:
-        return sum(file.stat().st_size for file in data_dir.glob("*/*.sqlite3*")) >> 20
+        # The file itself: what is set aside, or written ahead, is no part of what the limit bounds.
+        return sum(file.stat().st_size for file in folder.glob("*.sqlite3")) >> 20
     except OSError:
         return 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 logger = logging.getLogger(__name__)
@@ -28,6 +28,37 @@ async def to_the_end(work: Awaitable[Result]) -> Result:
     except asyncio.CancelledError:
         await asyncio.wait([running])
         raise
+
+
+class LoopEnd:
+    """Ends something with the event loop that it runs in, should its owner have forgotten to.
+
+    `asyncio.run` and `asyncio.Runner` close asynchronous generators that were left open, when
+    all tasks are over (`loop.shutdown_asyncgens`). One is left open here.
+    """
+
+    def __init__(self, end: Callable[[], Awaitable[None]]) -> None:
+        """Take what to do then."""
+        self._end: Callable[[], Awaitable[None]] | None = end
+        self._left_open = self._until_the_loop_ends()
+
+    async def start(self) -> None:
+        """Belong to the running loop."""
+        await anext(self._left_open)
+
+    async def stop(self) -> None:
+        """It was ended. May be called twice, and by what ends it."""
+        if self._end is not None:
+            self._end = None
+            await self._left_open.aclose()
+
+    async def _until_the_loop_ends(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            if self._end is not None:
+                end, self._end = self._end, None
+                await end()
 
 
 class TaskOwner:
@@ -64,13 +95,22 @@ class TaskOwner:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called: what is begun now would be ended by nobody."""
+        return self._closing
+
     async def close(self) -> None:
-        """Cancel all tasks and wait for them. May be called twice."""
+        """Cancel all tasks and wait for them. May be called twice.
+
+        Called in one of them, that one is left to end by itself: it cannot wait for itself.
+        """
         self._closing = True
-        while self._tasks:
+        own = asyncio.current_task()
+        while self._tasks - {own}:
             # A task cancelled before its first turn never runs, not even its `finally`.
             await asyncio.sleep(0)
-            if not (tasks := tuple(self._tasks)):
+            if not (tasks := tuple(self._tasks - {own})):
                 return
             for task in tasks:
                 task.cancel()
@@ -161,7 +201,9 @@ class KeptTask:
         self.failures += 1
         self._again = loop.call_later(self._delay_s, self._begin_anew)
         error = None if task.cancelled() else task.exception()
-        logger.warning(
+        # Who cancels all tasks ends a program: that is no fault.
+        logger.log(
+            logging.INFO if task.cancelled() else logging.WARNING,
             "%s failed and is begun anew in %.1f s: %s",
             self._name,
             self._delay_s,

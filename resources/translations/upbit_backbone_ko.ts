@@ -161,7 +161,7 @@
     </message>
     <message>
         <source>Event</source>
-        <translation>사건</translation>
+        <translation>이벤트</translation>
     </message>
 </context>
 <context>
@@ -185,6 +185,10 @@
     <message>
         <source>재생 · REPLAY — not live: recorded {0}, played at {1}×</source>
         <translation>재생 · REPLAY — 현재 시세가 아닙니다. {0} 기록, {1}배속</translation>
+    </message>
+    <message>
+        <source>The service cannot say how it is doing: lights and figures are old. It is asked again each second.</source>
+        <translation>서비스의 상태를 알 수 없어 표시등과 수치는 이전 값입니다. 1초마다 다시 확인합니다.</translation>
     </message>
     <message>
         <source>Offline: the exchange has not been reached since {0}. Prices are of that time; it is tried again all the time.</source>
@@ -276,7 +280,7 @@
     </message>
     <message>
         <source>Hits</source>
-        <translation>적중</translation>
+        <translation>캐시 적중</translation>
     </message>
     <message>
         <source>since the start</source>
@@ -339,8 +343,8 @@
         <translation>통계</translation>
     </message>
     <message>
-        <source>Events</source>
-        <translation>사건</translation>
+        <source>Log</source>
+        <translation>기록</translation>
     </message>
     <message>
         <source>10 s</source>
@@ -372,19 +376,19 @@
     </message>
     <message>
         <source>What happened</source>
-        <translation>내용</translation>
+        <translation>발생 횟수</translation>
     </message>
     <message>
         <source>Store</source>
         <translation>저장소</translation>
     </message>
     <message>
-        <source>Layers</source>
-        <translation>계층</translation>
+        <source>Who waits</source>
+        <translation>기다리는 호출</translation>
     </message>
     <message>
-        <source>Show plots</source>
-        <translation>그래프 보기</translation>
+        <source>Layers</source>
+        <translation>계층</translation>
     </message>
     <message>
         <source>Priority</source>
@@ -404,11 +408,11 @@
     </message>
     <message>
         <source>Promise</source>
-        <translation>약속</translation>
+        <translation>목표</translation>
     </message>
     <message>
         <source>what the p99 is promised to stay below, in ms</source>
-        <translation>p99가 넘지 않기로 약속한 값, ms</translation>
+        <translation>p99가 넘지 않을 목표값, ms</translation>
     </message>
     <message>
         <source>Count</source>
@@ -424,7 +428,7 @@
     </message>
     <message>
         <source>{0} by {1}: p99 {2} ms, promised are {3} ms</source>
-        <translation>{0}, {1}: p99 {2} ms, 약속 {3} ms</translation>
+        <translation>{0}, {1}: p99 {2} ms, 목표 {3} ms</translation>
     </message>
     <message>
         <source>1 ms for what is in memory, 50 ms by REST</source>
@@ -444,11 +448,11 @@
     </message>
     <message>
         <source>Lag (ms)</source>
-        <translation>지연 (ms)</translation>
+        <translation>루프 지연 (ms)</translation>
     </message>
     <message>
         <source>Hit rate</source>
-        <translation>적중률</translation>
+        <translation>캐시 적중률</translation>
     </message>
     <message>
         <source>Sent to exchange</source>
@@ -539,8 +543,16 @@
         <translation>메모리와 디스크에서 응답하는 비율이 낮습니다</translation>
     </message>
     <message>
+        <source>too many {0} calls fail</source>
+        <translation>{0} 호출이 너무 많이 실패합니다</translation>
+    </message>
+    <message>
+        <source>NORMAL loads of many candles are slower than promised</source>
+        <translation>캔들이 많은 NORMAL 요청이 목표보다 느립니다</translation>
+    </message>
+    <message>
         <source>{0} is slower than promised</source>
-        <translation>{0} 응답이 약속보다 느립니다</translation>
+        <translation>{0} 응답이 목표보다 느립니다</translation>
     </message>
     <message>
         <source>Coalesced</source>
@@ -623,6 +635,10 @@
         <translation>{0}부터</translation>
     </message>
     <message>
+        <source>begun anew {0} times</source>
+        <translation>{0}번 다시 시작함</translation>
+    </message>
+    <message>
         <source>SIMULATED</source>
         <translation>모의 · SIMULATED</translation>
     </message>
@@ -692,7 +708,7 @@
     </message>
     <message>
         <source>loop {0} · frame {1}</source>
-        <translation>루프 {0} · 화면 {1}</translation>
+        <translation>이벤트 루프 {0} · 화면 {1}</translation>
     </message>
     <message>
         <source>95 of 100 times the event loop, and painting the chart, were quicker</source>
@@ -715,12 +731,12 @@
         <translation>부하로 대기 중</translation>
     </message>
     <message>
-        <source>resumes, up to {0} pages/s</source>
-        <translation>재개 중, 초당 최대 {0}쪽</translation>
+        <source>resumes, {0} of {1} pages/s</source>
+        <translation>재개 중, 초당 {1}쪽 중 {0}쪽</translation>
     </message>
     <message>
-        <source>runs</source>
-        <translation>실행 중</translation>
+        <source>runs, {0} pages/s</source>
+        <translation>실행 중, 초당 {0}쪽</translation>
     </message>
     <message>
         <source>idle, may run</source>
@@ -737,6 +753,70 @@
     <message>
         <source>nobody waits</source>
         <translation>대기 없음</translation>
+    </message>
+    <message>
+        <source>refused</source>
+        <translation>거절</translation>
+    </message>
+    <message>
+        <source>not let in until their deadline, or by the exchange; since the start</source>
+        <translation>제한 시간까지 실행되지 못했거나 거래소가 거절한 수, 시작 후 전체</translation>
+    </message>
+    <message>
+        <source>waiting</source>
+        <translation>대기</translation>
+    </message>
+    <message>
+        <source>in work</source>
+        <translation>처리 중</translation>
+    </message>
+    <message>
+        <source>requests that wait for the rate the exchange allows</source>
+        <translation>거래소의 요청 제한을 기다리는 요청</translation>
+    </message>
+    <message>
+        <source>the longest wait of a CRITICAL request for its slot, lately, in ms</source>
+        <translation>최근 CRITICAL 요청이 차례를 기다린 가장 긴 시간, ms</translation>
+    </message>
+    <message>
+        <source>programs that pause LOW</source>
+        <translation>LOW를 멈춰 둔 프로그램</translation>
+    </message>
+    <message>
+        <source>calls go down directly until the bus works again</source>
+        <translation>버스가 다시 작동할 때까지 호출을 직접 보냅니다</translation>
+    </message>
+    <message>
+        <source>Exchange&apos;s limit</source>
+        <translation>거래소 제한</translation>
+    </message>
+    <message>
+        <source>CRITICAL waited (ms)</source>
+        <translation>CRITICAL 대기 (ms)</translation>
+    </message>
+    <message>
+        <source>Throttles of LOW</source>
+        <translation>LOW 일시 정지</translation>
+    </message>
+    <message>
+        <source>Failures of the bus</source>
+        <translation>버스 중단</translation>
+    </message>
+    <message>
+        <source>Given up by callers</source>
+        <translation>취소된 호출</translation>
+    </message>
+    <message>
+        <source>other paths</source>
+        <translation>기타 경로</translation>
+    </message>
+    <message>
+        <source>in stretches</source>
+        <translation>나누어 받기</translation>
+    </message>
+    <message>
+        <source>direct, without the bus</source>
+        <translation>direct, 버스 없이</translation>
     </message>
 </context>
 <context>
@@ -891,6 +971,437 @@
     <message>
         <source>Something went wrong</source>
         <translation>문제가 생겼습니다</translation>
+    </message>
+</context>
+<context>
+    <name>ServiceWords</name>
+    <message>
+        <source>the event loop is {0} ms late (p95)</source>
+        <translation>이벤트 루프가 {0} ms 늦습니다 (p95)</translation>
+    </message>
+    <message>
+        <source>a {0} call has waited for {1} ms, promised are {2} ms</source>
+        <translation>{0} 호출이 {1} ms 기다렸습니다 (목표 {2} ms)</translation>
+    </message>
+    <message>
+        <source>memory: {0} MB of {1} MB</source>
+        <translation>메모리: {0} / {1} MB</translation>
+    </message>
+    <message>
+        <source>processors: {0} of the machine, {1} of it for LOW</source>
+        <translation>프로세서: 전체의 {0}, 그중 LOW {1}</translation>
+    </message>
+    <message>
+        <source>load {0} %, {1}: {2}</source>
+        <translation>부하 {0} %, {1}: {2}</translation>
+    </message>
+    <message>
+        <source>every priority may run</source>
+        <translation>모든 우선순위 실행</translation>
+    </message>
+    <message>
+        <source>LOW waits</source>
+        <translation>LOW 대기</translation>
+    </message>
+    <message>
+        <source>all but CRITICAL wait</source>
+        <translation>CRITICAL만 실행, 나머지는 대기</translation>
+    </message>
+    <message>
+        <source>LOW is paused: {0}</source>
+        <translation>LOW를 멈췄습니다: {0}</translation>
+    </message>
+    <message>
+        <source>LOW is not paused any more</source>
+        <translation>LOW를 다시 실행합니다</translation>
+    </message>
+    <message>
+        <source>emergency throttle</source>
+        <translation>긴급 제한</translation>
+    </message>
+    <message>
+        <source>the load has been above {0} %: {1}</source>
+        <translation>부하가 계속 {0} %를 넘고 있습니다: {1}</translation>
+    </message>
+    <message>
+        <source>only {0} of the answers came from memory and the store, expected are {1}</source>
+        <translation>메모리와 저장소에서 응답한 비율이 {0}뿐입니다 (기준 {1})</translation>
+    </message>
+    <message>
+        <source>no longer: {0}</source>
+        <translation>해제됨: {0}</translation>
+    </message>
+    <message>
+        <source>the exchange blocked this address: {0} time(s)</source>
+        <translation>거래소가 이 주소를 차단했습니다: {0}회</translation>
+    </message>
+    <message>
+        <source>streams lost their connection: {0} time(s)</source>
+        <translation>실시간 연결이 끊겼습니다: {0}회</translation>
+    </message>
+    <message>
+        <source>streams were connected again: {0} time(s)</source>
+        <translation>실시간 연결을 다시 맺었습니다: {0}회</translation>
+    </message>
+    <message>
+        <source>{0} is {1}: {2}; it was {3} for {4} s</source>
+        <translation>{0}: {1} — {2} (그 전 {4}초 동안 {3})</translation>
+    </message>
+    <message>
+        <source>{0} is {1}; it was {2} for {3} s</source>
+        <translation>{0}: {1} (그 전 {3}초 동안 {2})</translation>
+    </message>
+    <message>
+        <source>not running</source>
+        <translation>실행 중이 아닙니다</translation>
+    </message>
+    <message>
+        <source>it was stopped</source>
+        <translation>중지되었습니다</translation>
+    </message>
+    <message>
+        <source>it was cancelled</source>
+        <translation>취소되었습니다</translation>
+    </message>
+    <message>
+        <source>it ended</source>
+        <translation>끝났습니다</translation>
+    </message>
+    <message>
+        <source>the task {0} is gone: {1}</source>
+        <translation>작업 {0}이(가) 사라졌습니다: {1}</translation>
+    </message>
+    <message>
+        <source>it could not be begun anew: {0}</source>
+        <translation>다시 시작하지 못했습니다: {0}</translation>
+    </message>
+    <message>
+        <source>{0} did not start within {1} s: look at disk and network, and try again</source>
+        <translation>{0}: {1}초 안에 시작하지 못했습니다. 디스크와 네트워크를 확인하고 다시 시도하세요</translation>
+    </message>
+    <message>
+        <source>the event bus failed and calls go down directly: {0}</source>
+        <translation>이벤트 버스가 멈춰 호출을 직접 보냅니다: {0}</translation>
+    </message>
+    <message>
+        <source>the event bus works again</source>
+        <translation>이벤트 버스가 다시 작동합니다</translation>
+    </message>
+    <message>
+        <source>the service is not watched: {0}</source>
+        <translation>서비스를 지켜보는 작업이 멈췄습니다: {0}</translation>
+    </message>
+    <message>
+        <source>figures are served at {0}</source>
+        <translation>지표를 제공하는 주소: {0}</translation>
+    </message>
+    <message>
+        <source>metrics cannot be served on {0}:{1}: {2}; expected a free port of this machine: give another metrics_port, or 0 for any</source>
+        <translation>{0}:{1}에서 지표를 제공할 수 없습니다: {2}. 비어 있는 다른 metrics_port를 주거나, 0이면 아무 포트나 씁니다</translation>
+    </message>
+    <message>
+        <source>the port is taken</source>
+        <translation>이미 쓰이는 포트입니다</translation>
+    </message>
+    <message>
+        <source>nobody reads a stream</source>
+        <translation>실시간 데이터를 받는 곳이 없습니다</translation>
+    </message>
+    <message>
+        <source>somebody reads a stream</source>
+        <translation>실시간 데이터를 받기 시작합니다</translation>
+    </message>
+    <message>
+        <source>the service closes</source>
+        <translation>서비스를 종료합니다</translation>
+    </message>
+    <message>
+        <source>the block is over</source>
+        <translation>차단이 끝났습니다</translation>
+    </message>
+    <message>
+        <source>the connection ended</source>
+        <translation>연결이 끝났습니다</translation>
+    </message>
+    <message>
+        <source>the exchange closed the stream</source>
+        <translation>거래소가 실시간 연결을 닫았습니다</translation>
+    </message>
+    <message>
+        <source>polled by REST once a second: {0}</source>
+        <translation>REST로 1초마다 조회 중: {0}</translation>
+    </message>
+    <message>
+        <source>{0} of {1} is silent for {2} s (usually at most {3} s)</source>
+        <translation>{1} {0}: {2}초 동안 소식이 없습니다 (보통 {3}초 이내)</translation>
+    </message>
+    <message>
+        <source>trades of {0} were lost on the way</source>
+        <translation>{0} 체결이 오는 길에 사라졌습니다</translation>
+    </message>
+    <message>
+        <source>this computer stood still for {0} s: open another connection</source>
+        <translation>컴퓨터가 {0}초 동안 멈춰 있었습니다. 다시 연결합니다</translation>
+    </message>
+    <message>
+        <source>nothing that came was understood any more: {0}</source>
+        <translation>받은 내용을 더는 해석할 수 없습니다: {0}</translation>
+    </message>
+    <message>
+        <source>stream: nothing came for {0} s and a ping was not answered within {1} s: the connection is dead</source>
+        <translation>실시간 연결: {0}초 동안 아무것도 오지 않았고 확인 요청에도 {1}초 안에 답이 없습니다. 연결이 끊어졌습니다</translation>
+    </message>
+    <message>
+        <source>stream: {0} answered {1} instead of opening; try again later</source>
+        <translation>실시간 연결: {0}에서 연결 대신 {1} 응답을 보냈습니다. 나중에 다시 시도합니다</translation>
+    </message>
+    <message>
+        <source>stream: {0} was not reached ({1}); check the connection and try again</source>
+        <translation>실시간 연결이 되지 않습니다 ({1}): {0}. 네트워크를 확인하세요</translation>
+    </message>
+    <message>
+        <source>stream: the connection was lost ({0}); open another</source>
+        <translation>실시간 연결이 끊겼습니다 ({0}). 다시 연결합니다</translation>
+    </message>
+    <message>
+        <source>{0}: no answer from {1} within {2} s; try again</source>
+        <translation>{1}에서 {2}초 안에 응답이 없습니다: {0}</translation>
+    </message>
+    <message>
+        <source>{0}: {1} was not reached or cut the answer off ({2}); check the connection and try again</source>
+        <translation>{2}: {1}에 연결할 수 없거나 응답이 끊겼습니다 ({0}). 네트워크를 확인하세요</translation>
+    </message>
+    <message>
+        <source>{0}: {1} answered {2} ({3}); it may be under maintenance: try again later</source>
+        <translation>거래소 응답 {2} ({3}): {0}, {1}. 점검 중일 수 있으니 나중에 다시 시도하세요</translation>
+    </message>
+    <message>
+        <source>{0}: the exchange refused the call as too fast (429); wait {1} s</source>
+        <translation>요청이 너무 빨라 거래소가 거절했습니다 (429): {0}. {1}초 기다리세요</translation>
+    </message>
+    <message>
+        <source>{0}: the exchange has blocked this address for {1} (418); asking sooner lengthens the block</source>
+        <translation>거래소가 이 주소를 차단했습니다 (418, {1}): {0}. 더 일찍 요청하면 차단이 길어집니다</translation>
+    </message>
+    <message>
+        <source>a while</source>
+        <translation>한동안</translation>
+    </message>
+    <message>
+        <source>{0}: the exchange gave up waiting (408); try again</source>
+        <translation>거래소가 요청을 기다리다 그만두었습니다 (408): {0}. 다시 시도하세요</translation>
+    </message>
+    <message>
+        <source>the exchange blocks REST for another {0} s (418)</source>
+        <translation>거래소가 REST를 차단 중입니다 (418): {0}초 남음</translation>
+    </message>
+    <message>
+        <source>the exchange blocks this address until {0} UTC (418): nothing is asked before, for that would lengthen the block</source>
+        <translation>거래소가 이 주소를 {0} UTC까지 차단합니다 (418). 차단이 길어지지 않도록 그 전에는 요청하지 않습니다</translation>
+    </message>
+    <message>
+        <source>the exchange blocks this address until {0} UTC (418)</source>
+        <translation>거래소가 이 주소를 {0} UTC까지 차단합니다 (418)</translation>
+    </message>
+    <message>
+        <source>the exchange blocks this address for another {0} s (418), as another program on this machine was told: nothing is asked before, for that would lengthen the block</source>
+        <translation>이 컴퓨터의 다른 프로그램 때문에 거래소가 이 주소를 {0}초 더 차단합니다 (418). 차단이 길어지지 않도록 그 전에는 요청하지 않습니다</translation>
+    </message>
+    <message>
+        <source>half the request rate: {0}</source>
+        <translation>요청 속도를 절반으로 줄였습니다: {0}</translation>
+    </message>
+    <message>
+        <source>its file did not answer for {0} s</source>
+        <translation>함께 쓰는 파일이 {0}초 동안 응답하지 않았습니다</translation>
+    </message>
+    <message>
+        <source>another program holds {0} and does not let go</source>
+        <translation>다른 프로그램이 {0} 파일을 놓지 않습니다</translation>
+    </message>
+    <message>
+        <source>NORMAL loads of {0} to {1} candles</source>
+        <translation>캔들 {0}~{1}개 NORMAL 요청</translation>
+    </message>
+    <message>
+        <source>{0} to {1} pages</source>
+        <translation>{0}~{1}페이지</translation>
+    </message>
+    <message>
+        <source>more than {0} pages</source>
+        <translation>{0}페이지 초과</translation>
+    </message>
+    <message>
+        <source>market list</source>
+        <translation>마켓 목록</translation>
+    </message>
+    <message>
+        <source>candles of {0} {1}</source>
+        <translation>{0} {1} 캔들</translation>
+    </message>
+    <message>
+        <source>tickers of {0}</source>
+        <translation>{0} 현재가</translation>
+    </message>
+    <message>
+        <source>all tickers in {0}</source>
+        <translation>{0} 마켓 전체 현재가</translation>
+    </message>
+    <message>
+        <source>order books of {0}</source>
+        <translation>{0} 호가</translation>
+    </message>
+    <message>
+        <source>trades of {0}</source>
+        <translation>{0} 체결</translation>
+    </message>
+    <message>
+        <source>{0} cannot be used now ({1}): check that the folder can be written, the disk is not full and no other program holds the file</source>
+        <translation>{1}: {0} 파일을 지금 쓸 수 없습니다. 폴더의 쓰기 권한과 디스크의 남은 공간, 다른 프로그램이 파일을 잡고 있는지 확인하세요</translation>
+    </message>
+    <message>
+        <source>p99 of {0} is {1} ms, promised are {2} ms</source>
+        <translation>{0}의 p99가 {1} ms입니다 (목표 {2} ms)</translation>
+    </message>
+    <message>
+        <source>{0} of {1} failed, expected are at most {2}</source>
+        <translation>{1}의 {0}가 실패했습니다 (기준 {2} 이하)</translation>
+    </message>
+    <message>
+        <source>trades that the stream lost are read back: {0}: {1}</source>
+        <translation>놓친 체결을 다시 읽는 중: {0} — {1}</translation>
+    </message>
+    <message>
+        <source>trades that the stream lost were read back: {0}: {1}</source>
+        <translation>놓친 체결을 다시 읽었습니다: {0} — {1}</translation>
+    </message>
+    <message>
+        <source>trades that the stream lost cannot be had: {0}: {1}</source>
+        <translation>놓친 체결을 구할 수 없습니다: {0} — {1}</translation>
+    </message>
+    <message>
+        <source>candles were revised, {0}: {1}</source>
+        <translation>캔들을 정정했습니다 ({0}): {1}</translation>
+    </message>
+    <message>
+        <source>the exchange states it differently now</source>
+        <translation>거래소 값이 달라짐</translation>
+    </message>
+    <message>
+        <source>the self-audit read it otherwise</source>
+        <translation>자체 검사에서 다르게 읽힘</translation>
+    </message>
+    <message>
+        <source>a trade came late</source>
+        <translation>늦게 도착한 체결</translation>
+    </message>
+    <message>
+        <source>{0}, and {1} more</source>
+        <translation>{0} 외 {1}건</translation>
+    </message>
+    <message>
+        <source>{0} is damaged ({1})</source>
+        <translation>파일이 손상되었습니다 ({1}): {0}</translation>
+    </message>
+    <message>
+        <source>{0} was found damaged ({1}): it is mended when the program starts next, and what cannot be read is asked again</source>
+        <translation>파일이 손상되었습니다 ({1}): {0}. 프로그램을 다시 시작할 때 고치고, 읽을 수 없는 부분은 다시 받습니다</translation>
+    </message>
+    <message>
+        <source>{0} is being brought up to date or mended by another program: try again when it is done</source>
+        <translation>다른 프로그램이 {0} 파일을 갱신하거나 고치는 중입니다. 끝난 뒤 다시 시도하세요</translation>
+    </message>
+    <message>
+        <source>the store&apos;s writer is gone: it is opened anew</source>
+        <translation>저장소에 쓰는 작업이 사라져 다시 엽니다</translation>
+    </message>
+    <message>
+        <source>the disk is full</source>
+        <translation>디스크에 남은 공간이 없습니다</translation>
+    </message>
+    <message>
+        <source>an unexpected error, told in the log: {0}</source>
+        <translation>예상하지 못한 오류입니다. 자세한 내용은 로그에 있습니다: {0}</translation>
+    </message>
+    <message>
+        <source>{0} {1} calls</source>
+        <translation>{0} {1} 호출</translation>
+    </message>
+    <message>
+        <source>{0} {1} calls from memory</source>
+        <translation>메모리에서 응답한 {0} {1} 호출</translation>
+    </message>
+    <message>
+        <source>database or disk is full</source>
+        <translation>디스크에 남은 공간이 없습니다</translation>
+    </message>
+    <message>
+        <source>disk I/O error</source>
+        <translation>디스크 입출력 오류</translation>
+    </message>
+    <message>
+        <source>unable to open database file</source>
+        <translation>데이터베이스 파일을 열 수 없음</translation>
+    </message>
+    <message>
+        <source>attempt to write a readonly database</source>
+        <translation>읽기 전용 데이터베이스</translation>
+    </message>
+    <message>
+        <source>database is locked</source>
+        <translation>데이터베이스가 잠겨 있음</translation>
+    </message>
+    <message>
+        <source>Connection refused</source>
+        <translation>연결 거부</translation>
+    </message>
+    <message>
+        <source>Connection reset by peer</source>
+        <translation>상대가 연결을 끊음</translation>
+    </message>
+    <message>
+        <source>Network is unreachable</source>
+        <translation>네트워크에 연결할 수 없음</translation>
+    </message>
+    <message>
+        <source>No route to host</source>
+        <translation>호스트로 가는 경로 없음</translation>
+    </message>
+    <message>
+        <source>Temporary failure in name resolution</source>
+        <translation>주소를 찾지 못함</translation>
+    </message>
+    <message>
+        <source>Name or service not known</source>
+        <translation>알 수 없는 주소</translation>
+    </message>
+    <message>
+        <source>{0}: not proved to be complete</source>
+        <translation>{0}: 빠진 것이 없는지 확인되지 않았습니다</translation>
+    </message>
+    <message>
+        <source>{0}; nobody reads all trades, so they were not read back</source>
+        <translation>{0} — 모든 체결을 받는 곳이 없어 다시 읽지 않았습니다</translation>
+    </message>
+    <message>
+        <source>the exchange&apos;s history lacks trades that were streamed</source>
+        <translation>실시간으로 받은 체결이 거래소 기록에 없습니다</translation>
+    </message>
+    <message>
+        <source>an unexpected error: {0}</source>
+        <translation>예상하지 못한 오류입니다: {0}</translation>
+    </message>
+    <message>
+        <source>a pinned market has no candles to keep: {0}</source>
+        <translation>고정한 마켓에 보관할 캔들이 없습니다: {0}</translation>
+    </message>
+    <message>
+        <source>unknown symbol {0}: expected a listed market such as &apos;KRW-BTC&apos; (quote first)</source>
+        <translation>{0} 마켓은 없습니다. &apos;KRW-BTC&apos;처럼 상장된 마켓이어야 합니다</translation>
+    </message>
+    <message>
+        <source>unknown symbol {0}: expected a listed market such as &apos;KRW-BTC&apos; (quote first); closest: {1}</source>
+        <translation>{0} 마켓은 없습니다. &apos;KRW-BTC&apos;처럼 상장된 마켓이어야 합니다. 비슷한 마켓: {1}</translation>
     </message>
 </context>
 <context>

@@ -157,16 +157,19 @@ async def test_a_few_calls_begin_in_one_turn_of_the_loop() -> None:
         assert world.order == [str(n) for n in range(90)]
 
 
-async def test_no_more_calls_of_a_priority_are_in_work_than_slots() -> None:
+async def test_no_more_normal_calls_are_in_work_than_slots() -> None:
     async with running(slots=3) as world:
         world.below.answers.clear()
-        calls = [world.call(LOW, f"low-{n}") for n in range(5)]
-        calls += [world.call(NORMAL, "normal")]
+        calls = [world.call(NORMAL, f"normal-{n}") for n in range(5)]
+        calls += [world.call(LOW, f"low-{n}") for n in range(5)]
         await turns()
-        assert sorted(world.order) == ["low-0", "low-1", "low-2", "normal"]
+        assert [name for name in world.order if name.startswith("normal")] == [
+            "normal-0", "normal-1", "normal-2",
+        ]  # fmt: skip
+        assert len(world.order) == 8, "pages of LOW take turns below"
         world.below.answers.set()
         await asyncio.gather(*calls)
-        assert len(world.order) == 6
+        assert len(world.order) == 10
 
 
 async def test_a_cancelled_call_gives_back_its_place_and_its_slot() -> None:
@@ -219,6 +222,8 @@ async def test_normal_runs_up_to_90_and_is_shed_at_its_deadline_above() -> None:
         assert "load 90 %, memory" in str(caught.value)
         assert len(world.below.asked) == 1
         assert world.bus.counters["normal_waiting"] == 0
+        assert world.bus.counters["normal_refused"] == 1
+        assert world.bus.counters["low_refused"] == 0
 
 
 async def test_whose_deadline_comes_while_others_go_first_hears_that() -> None:
@@ -286,7 +291,7 @@ async def test_when_the_bus_fails_nothing_is_lost_and_it_comes_back(
         world.below.answers.clear()
         calls = [world.call(priority, "early") for priority in (NORMAL, LOW) for _ in range(10)]
         await turns()
-        assert len(world.below.asked) == 4, "others wait"
+        assert len(world.below.asked) == 12, "others wait"
         end(world)
         await turns()
         assert len(world.below.asked) == 20, "who waited goes on directly"
@@ -295,7 +300,7 @@ async def test_when_the_bus_fails_nothing_is_lost_and_it_comes_back(
         world.below.answers.set()
         answers = await asyncio.gather(*calls, late)
         assert all(answer.success for answer in answers)
-        assert [answer.metadata.path.partition(":")[0] for answer in answers].count("bus") == 4
+        assert [answer.metadata.path.partition(":")[0] for answer in answers].count("bus") == 12
         assert answers[-1].metadata.path == "direct, without the bus: api → coordinator"
         await asyncio.sleep(0.2)
         assert world.bus.failure == ""
@@ -303,7 +308,8 @@ async def test_when_the_bus_fails_nothing_is_lost_and_it_comes_back(
         sentences = [event.sentence for event in world.log.since(0)]
         assert why in sentences[0]
         assert sentences[1] == "the event bus works again"
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    # Who cancels all tasks ends a program.
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * (end is break_down)
 
 
 async def test_a_bus_that_fails_again_and_again_is_begun_anew_less_and_less_often(
@@ -324,6 +330,35 @@ async def test_a_bus_that_fails_again_and_again_is_begun_anew_less_and_less_ofte
         world.task().cancel()
         await asyncio.sleep(0.11)
         assert world.bus.failure == "", "after it had been well"
+
+
+async def test_while_the_bus_is_away_calls_wait_for_the_load_all_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with running() as world:
+        world.set_load(95)
+        queued = [world.call(NORMAL), world.call(LOW)]
+        await turns()
+        while world.bus._task._delay_s < 30:  # it fails again and again, and is away for long
+            if not world.bus.failure:
+                world.task().cancel()
+            await asyncio.sleep(0.05)
+        assert world.bus.failure
+        with pytest.raises(SystemOverloadedError, match=r"NORMAL has to wait \(load 95 %"):
+            await world.call(NORMAL, within_s=1)
+        assert world.below.asked == [], "above 90 it is CRITICAL alone that begins"
+        world.set_load(75)
+        while world.load.band == "critical only":
+            world.set_load(75)
+            await asyncio.sleep(0.25)
+        late = [world.call(NORMAL), world.call(LOW)]
+        await asyncio.sleep(0.3)
+        assert [call.done() for call in (*queued, *late)] == [True, False, True, False]
+        await world.calm_down()
+        answers = await asyncio.gather(*queued, *late)
+        ways = {answer.metadata.path.partition(":")[0] for answer in answers}
+        assert ways == {"direct, without the bus"}
+        assert world.shed >= 5
 
 
 async def test_calls_wait_for_nothing_once_the_bus_is_stopped() -> None:

@@ -42,7 +42,7 @@ class Crowd:
             self.lanes.leave(crowd.pop())
 
     def could(self, priority: Priority) -> bool:
-        room = len(self.working[priority]) < self.slots
+        room = priority is Priority.LOW or len(self.working[priority]) < self.slots
         return bool(self.waiting[priority]) and room and priority not in self.held
 
     def next(self) -> Priority | None:
@@ -91,23 +91,25 @@ def test_whoever_comes_goes_and_is_held_the_order_holds(
                 assert normal_in_a_row <= NORMAL_TURNS, "LOW starves"
         for priority in LANES:
             assert crowd.lanes.waiting(priority) == len(crowd.waiting[priority])
-            assert crowd.lanes.begun(priority) == len(crowd.working[priority]) <= slots
+            assert crowd.lanes.begun(priority) == len(crowd.working[priority])
+        assert crowd.lanes.begun(Priority.NORMAL) <= slots
 
 
-def test_slots_of_low_are_not_those_of_normal(loop: asyncio.AbstractEventLoop) -> None:
+def test_long_low_calls_keep_neither_a_normal_nor_a_short_low_one_waiting(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
     crowd = Crowd(loop, slots=2)
     for _ in range(5):
         crowd.come(Priority.LOW)
-    assert [crowd.next() for _ in range(3)] == [Priority.LOW, Priority.LOW, None]
     crowd.come(Priority.NORMAL)
-    assert crowd.next() is Priority.NORMAL
+    assert [crowd.next() for _ in range(7)] == [Priority.NORMAL, *[Priority.LOW] * 5, None]
 
 
 def test_whoever_leaves_twice_gives_back_one_slot(loop: asyncio.AbstractEventLoop) -> None:
     lanes = Lanes(1)
-    first = Ticket(Priority.LOW, loop.create_future(), 0.0)
+    first = Ticket(Priority.NORMAL, loop.create_future(), 0.0)
     lanes.enter(first)
     assert lanes.next(lambda _: True) is first
     lanes.leave(first)
     lanes.leave(first)
-    assert lanes.begun(Priority.LOW) == 0
+    assert lanes.begun(Priority.NORMAL) == 0

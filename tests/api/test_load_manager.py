@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from tests.manual_clock import ManualClock
 from upbit_backbone.api.load_manager import (
     DWELL_S,
+    LONG_DWELL_S,
     LOW_FULL_RATE,
     LoadReading,
     SystemLoadManager,
@@ -68,7 +71,6 @@ def test_everybody_may_run_before_anything_was_measured() -> None:
     assert allowed(fresh) == set(Priority)
     assert (fresh.load, fresh.terms, fresh.reason, fresh.band) == (0.0, (), "", "open")
     assert fresh.low_pages_per_s is None
-    assert fresh.shedding() is None
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,7 @@ def test_everybody_may_run_before_anything_was_measured() -> None:
         (
             LoadReading(oldest_wait_s={Priority.NORMAL: 9.0, Priority.LOW: 900.0}),
             "NORMAL waits",
-            100,
+            90,
             "a NORMAL call has waited for 9000 ms, promised are 500 ms",
         ),
         (LoadReading(rss_bytes=710 * MB), "memory", 71, "memory: 710 MB of 1,000 MB"),
@@ -173,7 +175,6 @@ def test_critical_is_never_refused_and_nobody_runs_where_a_more_urgent_one_may_n
         may_run = allowed(loaded)
         assert Priority.CRITICAL in may_run
         assert may_run == set(Priority) - {p for p in Priority if p > max(may_run)}
-        assert (loaded.shedding() is None) == (Priority.LOW in may_run)
 
 
 @given(steps=st.lists(st.tuples(st.floats(0.05, 3), LOADS, LOADS), max_size=60))
@@ -189,22 +190,22 @@ def test_a_load_that_is_never_higher_never_refuses_more(
 
 
 @given(steps=STEPS)
-def test_who_was_shut_out_waits_for_two_seconds_of_low_load(
+def test_who_was_shut_out_waits_for_two_seconds_of_low_load_or_twenty_of_fair(
     steps: list[tuple[float, float]],
 ) -> None:
     loaded, now = manager(), 0.0
-    may_run, low_since = set(Priority), {60.0: 0.0, 80.0: 0.0}
+    may_run, since = set(Priority), dict.fromkeys((60.0, 70.0, 80.0, 90.0), 0.0)
     for gap_s, load in steps:
         now += gap_s
-        for limit in low_since:
-            low_since[limit] = low_since[limit] if load <= limit and low_since[limit] else now
+        for limit in since:
             if load > limit:
-                low_since[limit] = 0.0
+                since[limit] = math.inf
+            elif since[limit] == math.inf:
+                since[limit] = now
         loaded.observe(under(load), now)
         for priority in allowed(loaded) - may_run:
-            since = low_since[60.0 if priority is Priority.LOW else 80.0]
-            assert since
-            assert now - since >= DWELL_S
+            low, fair = (60.0, 70.0) if priority is Priority.LOW else (80.0, 90.0)
+            assert now - since[low] >= DWELL_S or now - since[fair] >= LONG_DWELL_S
         may_run = allowed(loaded)
 
 
@@ -215,6 +216,37 @@ def test_a_load_around_the_limit_shuts_low_out_once(load: float) -> None:
     for tick in range(200):
         loaded.observe(under(70.5 if tick % 2 else load), tick / 10)
     assert [event.kind for event in events.since(0)] == ["load"]
+
+
+@pytest.mark.parametrize(
+    ("steady", "blip", "priority"),
+    [(65.0, 71.0, Priority.LOW), (85.0, 91.0, Priority.NORMAL), (85.0, 91.0, Priority.HIGH)],
+)
+def test_one_high_reading_shuts_nobody_out_for_ever(
+    steady: float, blip: float, priority: Priority
+) -> None:
+    loaded = manager()
+    loaded.observe(under(blip), 0.0)
+    for tick in range(1, 201):
+        loaded.observe(under(steady), tick / 10)
+        assert not loaded.check_resource_availability(priority)
+    loaded.observe(under(steady), 20.1)
+    assert loaded.check_resource_availability(priority)
+
+
+def test_low_reaches_its_full_rate_under_a_load_that_is_always_there() -> None:
+    found = rates([71.0] + [65.0] * 1_100)
+    assert found.index(1.0) == 201
+    assert [found[201 + 200 * n] for n in range(4)] == [1.0, 2.0, 4.0, None]
+
+
+@given(waits=st.dictionaries(st.sampled_from(Priority), st.floats(0, 1e6)))
+def test_calls_that_wait_for_one_another_shut_out_nobody_but_low(
+    waits: dict[Priority, float],
+) -> None:
+    loaded = manager()
+    loaded.observe(LoadReading(oldest_wait_s=waits), 0.0)
+    assert allowed(loaded) >= set(NOT_LOW)
 
 
 @given(steps=STEPS)
@@ -313,3 +345,28 @@ def test_everything_has_shrunk_to_the_least_before_anybody_is_refused() -> None:
     assert (loaded.parallelism(8), loaded.prefetch(8), loaded.conflation_s(0.05)) == (8, 8, 0.05)
     loaded.observe(under(54.0), 2.0)
     assert (loaded.parallelism(8), loaded.prefetch(8)) == (5, 4)
+
+
+@pytest.mark.parametrize(
+    ("priority", "waits_s", "limit_waits_s", "load"),
+    [
+        (Priority.CRITICAL, 0.0, 0.04, 80),
+        (Priority.HIGH, 0.0, 0.4, 20),
+        (Priority.HIGH, 0.05, 0.4, 50),
+        (Priority.HIGH, 0.05, 1.5, 75),
+        (Priority.NORMAL, 0.0, 0.66, 66),
+        (Priority.NORMAL, 0.0, 8.0, 90),
+        (Priority.LOW, 9.0, 9.0, 0),
+    ],
+)
+def test_who_waits_for_the_exchanges_limit_is_promised_what_holds_for_the_cold(
+    priority: Priority, waits_s: float, limit_waits_s: float, load: float
+) -> None:
+    reading = LoadReading(
+        oldest_wait_s={priority: waits_s}, oldest_limit_wait_s={priority: limit_waits_s}
+    )
+    terms = load_terms(reading, 1 << 30)
+    assert max(term.load for term in terms) == pytest.approx(load)
+    if load == 75:
+        [term] = [term for term in terms if term.load]
+        assert term.sentence == "a HIGH call has waited for 1500 ms, promised are 2000 ms"

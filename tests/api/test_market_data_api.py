@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +15,10 @@ import pytest
 from tests.api.house import NOON, House, M, at, opened
 from tests.eventually import eventually
 from tests.manual_clock import ManualClock
+from tests.routing.fake_exchange import make_book
 from tests.storage.fake_exchange import SYMBOL, FakeExchangeSource, market, series_of
+from upbit_backbone.api.load_manager import LoadReading
+from upbit_backbone.api.market_data_api import MarketDataAPI
 from upbit_backbone.clock import SECOND_MS
 from upbit_backbone.errors import (
     ClosedError,
@@ -348,6 +352,62 @@ async def test_an_answer_from_memory_starts_no_task_and_no_timer(noon: ManualClo
         assert house.monitor.calls.hits == 3
 
 
+MEMORY_HOLDS: dict[str, Callable[[MarketDataAPI], Awaitable[Any]]] = {
+    "a ticker with its metadata": lambda api: api.get_ticker_data(SYMBOL, with_metadata=True),
+    "some rows of a book": lambda api: api.get_orderbook_data(SYMBOL, depth=3),
+    "a book with its metadata": lambda api: api.get_orderbook_data(SYMBOL, with_metadata=True),
+    "candles with flat ones between": lambda api: api.get_candle_data(
+        SYMBOL, "1m", at(-3), fill="previous"
+    ),
+    "what is stored": lambda api: api.get_stored_candles(SYMBOL, "1m"),
+}
+
+
+@pytest.mark.parametrize("what", MEMORY_HOLDS)
+async def test_what_is_there_already_is_given_whatever_the_load(
+    what: str, noon: ManualClock
+) -> None:
+    async with opened(noon) as house:
+        house.router.held[DataType.TICKER, SYMBOL] = ticker()
+        house.router.held[DataType.ORDERBOOK, SYMBOL] = make_book(SYMBOL)
+        rows = [NOON - 3 * M, NOON - M]
+        house.exchange.held[DataType.CANDLE, SYMBOL] = series_of(Timeframe.M1, rows, noon.now_ms())
+        house.router.age_s = house.exchange.age_s = 0.0
+        house.monitor.load.observe(LoadReading(processor_share=0.95), noon.monotonic())
+        answer = await MEMORY_HOLDS[what](house.api)
+        assert house.router.requests == house.exchange.requests == []
+        if "rows" in what:
+            assert (len(answer.asks), len(answer.bids)) == (3, 3)
+            assert answer.total_ask_size == 30, "of the whole book"
+        elif "between" in what:
+            assert minutes(answer) == [-3, -2, -1]
+            assert answer.filled.tolist() == [False, True, False]
+        elif "metadata" in what:
+            assert answer[1].path == "peek"
+        with pytest.raises(DeadlineError):  # nothing holds trades: that call waits for the load
+            await house.api.get_trade_data(SYMBOL, count=3, timeout=0.01)
+        assert house.exchange.requests == []
+
+
+async def test_a_screener_of_all_markets_at_once_waits_for_no_slot(noon: ManualClock) -> None:
+    async with opened(noon, max_concurrent_requests=2) as house:
+        gate = asyncio.Event()
+
+        async def hold(_: BackboneRequest) -> None:
+            await gate.wait()
+
+        house.exchange.before_answer = hold
+        house.exchange.held[DataType.TICKER, SYMBOL] = ticker()
+        house.router.peek = lambda *_: None  # type: ignore[method-assign]
+        calls = [
+            asyncio.create_task(house.api.get_ticker_data(SYMBOL, Priority.HIGH)) for _ in range(9)
+        ]
+        await eventually(lambda: len(house.exchange.requests) == 9)
+        assert house.api.oldest_wait_s(noon.monotonic()) == {}
+        gate.set()
+        await asyncio.gather(*calls)
+
+
 async def test_critical_tickers_skip_the_coordinator_and_others_do_not(noon: ManualClock) -> None:
     async with opened(noon) as house:
         house.router.peek = lambda *_: None  # type: ignore[method-assign]
@@ -560,17 +620,23 @@ async def test_a_closed_service_says_so_also_for_what_it_still_holds(noon: Manua
             house.api.stream_ticker(SYMBOL)
 
 
-async def test_closing_ends_what_create_opened_once(noon: ManualClock) -> None:
+async def test_closing_ends_what_create_opened_and_once_more_what_was_cut_short(
+    noon: ManualClock,
+) -> None:
     house = House(noon)
     ended: list[str] = []
+    may_end = asyncio.Event()
 
     async def shut_down() -> None:
+        await may_end.wait()
         ended.append("service")
 
     house.api._on_close = shut_down
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(house.api.close(), 0)
+    may_end.set()
     async with house.api:
         pass
-    await house.api.close()
     assert ended == ["service"]
 
 
@@ -602,7 +668,8 @@ async def test_answers_and_errors_are_counted(noon: ManualClock) -> None:
             for call in figures.windows["10s"].calls
             if call.error_rate
         )
-        assert (kind, failing) == ((Priority.NORMAL, DataType.CANDLE, "bus"), 1.0)
+        expected = (Priority.NORMAL, DataType.CANDLE, "bus: api → coordinator")
+        assert (kind, failing) == (expected, 1.0)
         counters = house.api.status().counters
         assert (counters["requests"], counters["errors"]) == (3.0, 1.0)
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from random import Random
 
 import pytest
 
 from tests.eventually import eventually
 from tests.manual_clock import AUTUMN_2025_MS, ManualClock
+from upbit_backbone.api.event_bus import SystemReading
 from upbit_backbone.api.monitor import Monitor
 from upbit_backbone.api.waits import WaitTracker
 from upbit_backbone.clock import Clock, SystemClock, utc_datetime
+from upbit_backbone.models import Gap
 from upbit_backbone.protocol import DataType, Health, LayerStatus, Priority
 from upbit_backbone.telemetry.events import EventLog
-from upbit_backbone.telemetry.loop_lag import KEPT, LoopLagProbe
+from upbit_backbone.telemetry.loop_lag import LoopLagProbe
 from upbit_backbone.telemetry.machine import Usage
 
 LIMIT = 1_000 * 2**20
@@ -70,7 +73,8 @@ def test_the_load_is_made_of_the_loop_the_waits_the_memory_and_the_processors() 
     assert house.loads == {"memory": 10.0}
     house.clock.advance(1)
     house.usage, house.low_s = Usage(500 * 2**20, 1.4), 0.4
-    house.lag._lags.extend([0.043] * KEPT)
+    for tenth in range(20):
+        house.lag.woke(0.043, tenth / 10)
     house.waits.begin(Priority.NORMAL, house.clock.monotonic() - 0.3)
     house.measure()
     assert house.loads == {
@@ -85,29 +89,37 @@ def test_the_load_is_made_of_the_loop_the_waits_the_memory_and_the_processors() 
 def test_what_layers_count_becomes_events_once() -> None:
     house = House()
     house.counters["layer_1"] = {
+        "connections_lost": 3.0,
         "reconnects": 2.0,
         "gaps_opened": 3.0,
         "refused": 4.0,
+        "http_429": 3.0,
         "blocks": 1.0,
         "joined": 9.0,
     }
-    house.counters["layer_2"] = {"restated": 5.0}
+    house.counters["layer_2"] = {"revisions": 5.0}
+    at = utc_datetime(AUTUMN_2025_MS)
+    house.monitor.spans.gap(Gap("KRW-BTC", "open", at, at + timedelta(seconds=3), "cut off"))
     house.count()
     house.count()
     told = [event for event in house.events.since(0) if event.kind != "health"]
     assert [(event.layer, event.severity, event.kind, event.sentence) for event in told] == [
+        ("layer_1", "warning", "reconnect", "streams lost their connection: 3 time(s)"),
         ("layer_1", "warning", "ban", "the exchange blocked this address: 1 time(s)"),
         ("layer_1", "info", "reconnect", "streams were connected again: 2 time(s)"),
-        ("layer_1", "warning", "gap", "gaps opened in streams of trades: 3"),
         (
-            "layer_2",
-            "info",
-            "revision",
-            "stored candles that the exchange states differently now: 5",
+            "layer_1",
+            "warning",
+            "gap",
+            (
+                "trades that the stream lost are read back: KRW-BTC"
+                f" {at:%Y-%m-%d} 00:00:00 – 00:00:03 UTC: cut off"
+            ),
         ),
     ]
     counts = house.monitor.figures().windows["10s"].counts
     assert (counts["http_429"], counts["http_418"], counts["coalesced"]) == (3, 1, 9)
+    assert (counts["gaps"], counts["revisions"]) == (3, 5)
 
 
 def test_layers_are_followed() -> None:
@@ -190,3 +202,19 @@ def test_this_process_is_looked_at_by_default() -> None:
     monitor.measure(clock.monotonic())
     [memory] = [term for term in monitor.load.terms if term.name == "memory"]
     assert memory.load > 0
+
+
+def test_whoever_asks_for_figures_takes_no_reading_and_changes_nothing() -> None:
+    readings: list[SystemReading] = []
+    house = House()
+    house.monitor._on_reading = readings.append
+    house.measure()
+    house.count()
+    for _ in range(10):
+        house.clock.advance(0.1)
+        house.counters["layer_1"]["reconnects"] = house.counters["layer_1"].get("reconnects", 0) + 1
+        figures = house.monitor.figures()
+    assert len(readings) == 1, "once a second, whoever asks how often"
+    assert figures.totals["reconnects"] == 10, "what is told is of now"
+    house.count()
+    assert len(readings) == 2

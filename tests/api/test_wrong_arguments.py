@@ -257,6 +257,7 @@ OTHERS: dict[str, Callable[[House, Any], Any]] = {
     "Timeframe.parse": lambda _, value: Timeframe.parse(value),
     "Stream.set_priority": lambda house, value: house.api.stream_ticker(SYMBOL).set_priority(value),
     "report_frame_time": lambda house, value: house.api.report_frame_time(value),
+    "screen_interval_s": lambda house, value: house.api.screen_interval_s(value),
     "publish_data_request": lambda house, value: house.api.event_bus.publish_data_request(value),
     "answer": lambda house, value: house.api.event_bus.answer(value),
     "indicators.compute, name": lambda _, value: compute(value, NO_CANDLES),

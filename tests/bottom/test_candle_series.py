@@ -268,6 +268,10 @@ def test_a_series_describes_itself() -> None:
     assert repr(series(TEN)) == (
         "<CandleSeries KRW-BTC 1m 10 candles 2025-09-15T00:00Z … 2025-09-15T00:09Z from rest>"
     )
+    second = CandleSeries.from_rows(
+        "KRW-BTC", Timeframe.S1, TEN[:1], closed_before_ms=None, source="rest", simulated=False
+    )
+    assert " 1s 1 candles 2025-09-15T00:00:00Z … 2025-09-15T00:00:00Z from" in repr(second)
     empty = CandleSeries.empty("KRW-BTC", Timeframe.M1, source="storage", simulated=True)
     assert repr(empty) == "<CandleSeries KRW-BTC 1m 0 candles from storage SIMULATED>"
 

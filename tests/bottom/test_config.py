@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from upbit_backbone.config import (
     settle,
 )
 from upbit_backbone.errors import InvalidRequestError
+from upbit_backbone.manager import BackboneManager
 from upbit_backbone.models import Timeframe
-from upbit_backbone.surroundings import Surroundings, measure, network_sentence
+from upbit_backbone.surroundings import Surroundings, choose, measure, network_sentence
 
 REST, WS = "http://127.0.0.1:8080/v1", "ws://127.0.0.1:8080/websocket/v1"
 
@@ -55,7 +57,6 @@ def test_each_setting_can_be_given_in_the_environment() -> None:
             "UPBIT_BACKBONE_SIMULATOR_SEED": "7",
             "UPBIT_BACKBONE_MAX_CONCURRENT_REQUESTS": "1",
             "UPBIT_BACKBONE_MEMORY_LIMIT_MB": "16",
-            "UPBIT_BACKBONE_OF_NO_MEANING": "ignored",
             "EXCHANGE": "not ours",
         }
     ) == BackboneConfig(
@@ -94,7 +95,12 @@ def test_what_is_stored_stays_unless_a_limit_is_set() -> None:
 def test_pinned_series_are_a_list_and_in_the_environment_have_commas_between_them() -> None:
     assert BackboneConfig().pinned_series == ()
     expected = (("KRW-BTC", Timeframe.M1), ("KRW-XRP", Timeframe.H1))
-    assert BackboneConfig(pinned=["KRW-BTC:1m", "KRW-XRP:60m"]).pinned_series == expected
+    config = BackboneConfig(pinned=["KRW-BTC:1m", "KRW-XRP:60m"])
+    assert config.pinned_series == expected
+    # Two names of one series are one pin, and settings have a hash however they were given.
+    again = BackboneConfig(pinned=["KRW-BTC:1m", "KRW-XRP:1h", "KRW-XRP:60m", "KRW-BTC:1m"])
+    assert again == config
+    assert hash(again) == hash(config)
     variable = {"UPBIT_BACKBONE_PINNED": "KRW-BTC:1m, KRW-XRP:1h"}
     assert BackboneConfig.from_environment(variable).pinned_series == expected
 
@@ -158,7 +164,10 @@ def test_a_number_that_cannot_be_read_names_its_variable(name: str, text: str) -
         ({"pinned": "KRW-BTC:1m"}, r"pinned must be a list such as \['KRW-BTC:1m'\]"),
         ({"pinned": ["krw-btc:1m"]}, "pinned names a market and a timeframe.*was 'krw-btc:1m'"),
         ({"pinned": [5]}, "such as 'KRW-BTC:1m', was 5"),
-        ({"pinned": ["KRW-BTC:2m"]}, "unknown timeframe '2m'"),
+        ({"pinned": ["KRW-BTC:2m"]}, "pinned names .*, was 'KRW-BTC:2m' .*timeframe '2m'"),
+        ({"pinned": ["KRW-BTC"]}, "pinned names a market and a timeframe.*was 'KRW-BTC'"),
+        ({"data_dir": Path("a\0b")}, r"data_dir must be a path that a file system can hold"),
+        ({"rest_url": "http://a b/v1", "ws_url": WS}, "rest_url must be an address"),
         ({"symbols_per_request": "10"}, "symbols_per_request must be a whole number, was '10'"),
     ],
 )
@@ -188,8 +197,25 @@ def test_each_origin_of_data_has_a_name_of_its_own(given: dict[str, Any], identi
 
 
 def test_the_name_of_an_origin_is_a_folder_on_any_system() -> None:
-    config = BackboneConfig(rest_url="http://a_b%zone.example:81/v1", ws_url=WS)
-    assert set(config.identity) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-_")
+    for host in ("a_b%zone.example", "한국.example", "x" * 1_000, "[fe80::1%한]"):
+        config = BackboneConfig(rest_url=f"http://{host}:81/v1", ws_url=WS)
+        assert set(config.identity) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-_")
+        assert len(config.identity) <= 255
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        ("한국", "중국"),
+        ("straße.de", "strasse.de"),
+        ("a_b", "a%b"),
+        ("[::1]", "__1"),
+        ("[fe80::1%a]", "[fe80::1%b]"),
+    ],
+)
+def test_two_hosts_have_two_folders(hosts: tuple[str, str]) -> None:
+    of = [BackboneConfig(rest_url=f"http://{host}:1/v1", ws_url=WS).identity for host in hosts]
+    assert of[0] != of[1]
 
 
 def test_two_addresses_of_one_host_have_two_folders() -> None:
@@ -332,6 +358,9 @@ def test_the_variable_names_the_file_and_without_it_the_user_s_own_is_read(
         ("exchange = 'binance'\n", r"exchange \(line 1 of .*\) must be 'upbit' or 'simulator'"),
         ("rest_url = 'http://127.0.0.1:1/v1'\n", r"ws_url \(.*config.toml\) belong together"),
         ("pinned = 'KRW-BTC:1m'\n", "must be a list such as"),
+        ("pinned = ['KRW-BTC']\n", r"pinned \(line 1 of .*\) names a market and a timeframe"),
+        ("pinned = ['KRW-BTC:2m']\n", r"pinned \(line 1 of .*\) names .*timeframe '2m'"),
+        ("data_dir = 'a\\u0000b'\n".replace("'", '"'), "that a file system can hold"),
         ("data_dir = 5\n", "must be a path such as"),
         ("# " + "x" * (1 << 20), "larger than a megabyte"),
     ],
@@ -380,6 +409,26 @@ def test_whatever_stands_in_a_file_it_is_read_or_told_in_a_sentence(
     assert "\n" not in told
 
 
+@pytest.mark.parametrize("way", ["environment", "file", "auto", "manager"])
+def test_a_variable_that_is_no_setting_is_told_of_once(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = f"UPBIT_BACKBONE_MEMORY_LIMT_MB_{way}".upper()
+    monkeypatch.setenv(name, "5")
+    file = written(tmp_path, "simulator_seed = 4\n")
+    ways: dict[str, Callable[[], Any]] = {
+        "environment": BackboneConfig.from_environment,
+        "file": lambda: BackboneConfig.from_file(file),
+        "auto": lambda: BackboneConfig.create_auto_config(SMALL),
+        "manager": BackboneManager,
+    }
+    for _ in range(3):
+        ways[way]()
+    (told,) = caplog.messages
+    assert told.startswith(f"{name} is not used: ")
+    assert "did you mean memory_limit_mb?" in told
+
+
 def test_a_flag_that_is_no_setting_names_the_nearest() -> None:
     with pytest.raises(InvalidRequestError, match="did you mean simulator_seed"):
         BackboneConfig.from_environment({}, flags={"simulator_sed": 1})
@@ -408,7 +457,7 @@ def test_a_small_machine_gets_small_settings_and_each_has_its_reason() -> None:
     config = settled.config
     assert config.max_concurrent_requests == 25
     assert config.memory_limit_mb == 500
-    assert config.storage_limit_mb == 2_700
+    assert config.storage_limit_mb == 2_350
     assert config.symbols_per_request == 50
     assert settled.origins["memory_limit_mb"].startswith("measured: 2,000 MB of memory")
     assert "700 MB stored already" in settled.origins["storage_limit_mb"]
@@ -423,12 +472,40 @@ def test_a_large_machine_needs_no_limits() -> None:
     assert (config.storage_limit_mb, config.symbols_per_request) == (None, None)
 
 
+def test_where_there_is_little_no_more_is_taken_than_there_is() -> None:
+    chosen = choose(SMALL._replace(memory_mb=128, memory_free_mb=60, disk_free_mb=5, stored_mb=0))
+    assert chosen["memory_limit_mb"].value == 96
+    assert chosen["storage_limit_mb"].value == 16
+
+
+def test_the_limit_of_the_store_does_not_grow_with_what_is_stored() -> None:
+    stored_mb, free_mb = 0, 10_000
+    for _ in range(6):
+        found = SMALL._replace(stored_mb=stored_mb, disk_free_mb=free_mb)
+        limit_mb = choose(found)["storage_limit_mb"].value
+        assert limit_mb == 5_000
+        stored_mb, free_mb = limit_mb, 10_000 - limit_mb
+    # Others have filled the disk: nothing is removed for them.
+    assert choose(found._replace(disk_free_mb=100))["storage_limit_mb"].value == 5_000
+
+
+def test_only_what_is_stored_of_this_origin_is_measured(tmp_path: Path) -> None:
+    for name in ("upbit/market.sqlite3", "upbit/market.sqlite3-wal", "other/market.sqlite3"):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        with file.open("wb") as out:
+            out.truncate(3 << 20)
+    found = settle({"UPBIT_BACKBONE_DATA_DIR": str(tmp_path)}, detect=True).surroundings
+    assert found is not None
+    assert found.stored_mb == 3
+
+
 def test_what_a_person_says_stands_against_what_was_measured(tmp_path: Path) -> None:
     file = written(tmp_path, "memory_limit_mb = 64\n")
     environment = {CONFIG_VARIABLE: str(file), "UPBIT_BACKBONE_MAX_CONCURRENT_REQUESTS": "7"}
     config = BackboneConfig.create_auto_config(SMALL, environment=environment)
     assert (config.memory_limit_mb, config.max_concurrent_requests) == (64, 7)
-    assert config.storage_limit_mb == 2_700
+    assert config.storage_limit_mb == 2_350
 
 
 def test_without_environment_detection_nothing_is_measured() -> None:
@@ -453,11 +530,11 @@ def test_this_machine_is_measured_in_a_moment_and_its_settings_are_sound(tmp_pat
 @given(
     st.builds(
         Surroundings,
-        processors=st.integers(1, 1_000),
+        processors=st.integers(0, 1_000),
         memory_mb=st.integers(1, 1 << 22),
         memory_free_mb=st.integers(0, 1 << 22),
         disk_free_mb=st.none() | st.integers(0, 1 << 23),
-        stored_mb=st.integers(0, 1 << 22),
+        stored_mb=st.integers(0, 1 << 40),
         networks=st.none() | st.just(()),
         link_mbps=st.none() | st.integers(1, 1 << 20),
     )

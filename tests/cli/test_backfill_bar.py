@@ -59,6 +59,7 @@ def shown_on(columns: int, figures: Progress) -> str:
         (progress(time_left_s=None), ""),
         (progress(time_left_s=None, candles=0), "looking for the first candle"),
         (progress("waiting for load", "load 78 %"), "waiting: load 78 %"),
+        (progress("waiting", "the layer has ended"), "waiting: the layer has ended"),
         (progress("rate-limited", "refused (429)"), "rate-limited until 12:00:00 UTC"),
         (progress("running", "trying again: not reached"), "trying again: not reached"),
         (progress("paused", "by whoever reads"), "paused"),

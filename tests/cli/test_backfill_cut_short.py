@@ -13,7 +13,7 @@ from rich.console import Console
 from tests.api.house import NOON, House, at, opened
 from tests.manual_clock import ManualClock
 from tests.storage.fake_exchange import SYMBOL
-from upbit_backbone.backfill import Bar, _load
+from upbit_backbone.backfill import Bar, Loaded, _load
 from upbit_backbone.clock import SECOND_MS
 from upbit_backbone.models import Timeframe
 from upbit_backbone.protocol import BackboneRequest
@@ -26,7 +26,7 @@ async def a_few_turns(_: BackboneRequest) -> None:
         await asyncio.sleep(0)
 
 
-async def loaded(house: House, stopped: asyncio.Event, told: io.StringIO) -> bool:
+async def loaded(house: House, stopped: asyncio.Event, told: io.StringIO) -> Loaded | None:
     manager: Any = SimpleNamespace(api=house.api)
     with Bar(Console(file=told)) as bar:
         return await _load(manager, SYMBOL, Timeframe.M1, at(-900), bar, stopped)
@@ -56,18 +56,16 @@ async def test_wherever_it_is_ended_the_same_command_goes_on_from_there(
             for _ in range(3):
                 await asyncio.sleep(0)
             assert asyncio.all_tasks() == before, steps
-            printed = capsys.readouterr().out
-            if not load.cancelled() and load.result():
-                assert "901 candles" in printed, "it had all of it by then"
+            if not load.cancelled() and (had := load.result()) is not None:
+                assert "901 candles" in str(had), "it had all of it by then"
             elif steps > 3:
                 assert (
                     "the same command goes on from there" in told.getvalue()
                 ) or how != "a signal"
-                assert printed == ""
             left = house.store.known.missing(NOON - 900 * 60_000, NOON)
             asked_before = len(house.exchange.requests)
-            assert await loaded(house, asyncio.Event(), told)
-            assert "901 candles" in capsys.readouterr().out
+            assert "901 candles" in str(await loaded(house, asyncio.Event(), told))
+            assert capsys.readouterr().out == ""
             for page in house.exchange.requests[asked_before:]:
                 assert page.start_ms is not None
                 low_ms = page.start_ms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import re
 import signal
 import socket
 import subprocess
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 from rich.console import Console
+from rich.table import Table
 
 from tests.cli.running import NOWHERE, command, environment_with, run, run_json
+from upbit_backbone.commands import watch
 from upbit_backbone.commands.printing import Shown, fitting_table
+from upbit_backbone.simulator import Simulator
 
 
 def test_tickers_come_in_the_order_asked_with_the_names_of_their_markets(tmp_path: Path) -> None:
@@ -106,7 +112,34 @@ def test_watching_with_json_gives_an_object_on_each_line(tmp_path: Path) -> None
 
 
 def test_watching_ends_after_the_seconds_that_were_given(tmp_path: Path) -> None:
-    assert run(tmp_path, "watch", "KRW-BTC", "--seconds", "0.2").exit_code == 0
+    told = run(tmp_path, "watch", "KRW-BTC", "--seconds", "0.2")
+    assert told.exit_code == (0 if told.stdout else 1), "on a busy machine no price comes in time"
+
+
+async def test_watching_what_is_not_reached_is_a_failure_that_says_why(tmp_path: Path) -> None:
+    async with Simulator() as simulator:
+        there = ("--rest-url", simulator.rest_url, "--ws-url", simulator.ws_url)
+        asked = (tmp_path, "watch", "KRW-BTC")
+        seen = await asyncio.to_thread(run, *asked, "--count", "1", exchange=there)
+        assert seen.exit_code == 0
+    # Its list of markets is stored: a service opens, and nothing comes.
+    told = await asyncio.to_thread(run, *asked, "--seconds", "0.3", exchange=there)
+    assert (told.exit_code, told.stdout) == (1, "")
+    assert told.stderr.splitlines()[-1].startswith("no price of KRW-BTC within 0.3 s: "), (
+        told.stderr
+    )
+
+
+async def test_a_watch_that_waits_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "SILENT_FOR_S", 0.01)
+    seen: list[str] = []
+
+    class Show(watch._Show):
+        def wait(self, sentence: str) -> None:
+            seen.append(sentence)
+
+    await watch._Watch({}, Show(), None, lambda: "the cable is out")._tell_of_silence()
+    assert seen == ["no price yet: the cable is out"]
 
 
 def test_candles_take_the_same_flag_for_json(tmp_path: Path) -> None:
@@ -118,6 +151,7 @@ def test_candles_take_the_same_flag_for_json(tmp_path: Path) -> None:
     ("arguments", "sentence"),
     [
         (("ticker", "KRW-BTX"), "unknown symbol 'KRW-BTX'"),
+        (("ticker", "btckrw"), "closest: KRW-BTC, "),
         (("orderbook", "KRW-BTX"), "unknown symbol 'KRW-BTX'"),
         (("orderbook", "KRW-BTC", "--depth", "31"), "--depth must be"),
         (("trades", "KRW-BTC", "--count", "0"), "--count must be"),
@@ -171,19 +205,26 @@ def test_a_reader_that_goes_away_ends_the_command_without_a_word(
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl+C cannot be sent to one process there")
 def test_ctrl_c_ends_a_command_that_waits_without_a_word(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        port = silent.getsockname()[1]
-        addresses = ("--rest-url", f"http://127.0.0.1:{port}/v1",
-                     "--ws-url", f"ws://127.0.0.1:{port}/websocket/v1")  # fmt: skip
-        with subprocess.Popen(
-            command("ticker", "KRW-BTC", *addresses),
-            env=environment_with(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        ) as process:  # fmt: skip
-            asked, _ = silent.accept()
-            with asked:
-                process.send_signal(signal.SIGINT)
-                out, err = process.communicate(timeout=20)
-    assert (process.returncode, out, err) == (130, b"", b"")
+    """Whoever watches ends it by Ctrl+C, and no less before the first price."""
+    with ExitStack() as open_:
+        servers = [open_.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        started = [
+            subprocess.Popen(
+                command(name, "KRW-BTC", *addresses(silent)), env=environment_with(tmp_path / name),
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )
+            for name, silent in zip(("ticker", "watch"), servers, strict=True)
+        ]  # fmt: skip
+        for process, silent in zip(started, servers, strict=True):
+            open_.enter_context(silent.accept()[0])
+            process.send_signal(signal.SIGINT)
+        ended = [(process.communicate(timeout=20), process.returncode) for process in started]
+    assert ended == [((b"", b""), 130), ((b"", b""), 0)]
+
+
+def addresses(server: socket.socket) -> tuple[str, ...]:
+    where = f"127.0.0.1:{server.getsockname()[1]}"
+    return ("--rest-url", f"http://{where}/v1", "--ws-url", f"ws://{where}/websocket/v1")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no pseudo-terminals")
@@ -222,25 +263,67 @@ COLUMNS = (
 WORDS = st.text("가나다라마바사아 abcXYZ0123456789,.▲", max_size=14).map(str.strip)
 
 
+WIDEST = 28
+"""Of the words above, which are 14 signs at most."""
+
+
 @given(
     st.lists(st.tuples(WORDS, WORDS, WORDS, WORDS, WORDS), min_size=1, max_size=5),
-    st.integers(20, 150),
+    st.integers(WIDEST, 150),
 )
 def test_a_table_leaves_columns_out_and_never_cuts_a_cell(
     rows: list[tuple[str, ...]], width: int
 ) -> None:
     table = fitting_table(COLUMNS, rows, width=width)
+    text, lines = printed(table, width)
+    assert "…" not in text
     kept = [column.header for column in table.columns]
+    if kept == [""]:  # a line for each value
+        needed = [cell for row in rows for cell in (row[0], row[2])]
+        assert all(word in text for cell in needed for word in cell.split())
+        return
     assert {"market", "price"} <= set(kept)
-    needed = [one.heading for one in sorted(COLUMNS, key=lambda one: one.need)]
-    assert set(kept) == set(needed[: len(kept)])
-    console = Console(file=io.StringIO(), width=max(width, 60))
-    console.print(table)
-    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    by_need = [one.heading for one in sorted(COLUMNS, key=lambda one: one.need)]
+    assert set(kept) == set(by_need[: len(kept)])
     for row in rows:
         shown = [row[index] for index, one in enumerate(COLUMNS) if one.heading in kept]
         words = [word for cell in shown for word in cell.split()]
         assert any(all(word in line for word in words) for line in lines)
+
+
+def printed(table: Table, width: int) -> tuple[str, list[str]]:
+    file = io.StringIO()
+    Console(file=file, width=width).print(table)
+    lines = file.getvalue().splitlines()
+    assert all(cell_len(line) <= width for line in lines)
+    return file.getvalue(), lines
+
+
+def test_where_no_table_has_room_each_value_has_a_line_of_its_own() -> None:
+    row = ("KRW-BTC", "비트코인", "157,000,000", "110,000", "caution")
+    text, _ = printed(fitting_table(COLUMNS, [row, row], width=20), 20)
+    one = ["market KRW-BTC", "price 157,000,000"]
+    assert [line.rstrip() for line in text.splitlines()] == [*one, "", *one]
+    # A heading stands above what has no room beside it.
+    text, _ = printed(fitting_table(COLUMNS, [row], width=12), 12)
+    assert [line.rstrip() for line in text.splitlines()][-2:] == ["price", "157,000,000"]
+
+
+def test_no_command_cuts_a_figure_in_a_narrow_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    price, time = r"\d{2,3},\d{3},\d{3}(?![,\d])", r"20\d\d-\d\d-\d\d\s+\d\d:\d\d:\d\d"
+    for width, found, *asked in (
+        (40, price, "trades", "KRW-BTC", "--count", "2"),
+        (20, price, "orderbook", "KRW-BTC", "--depth", "1"),
+        (20, price, "candles", "KRW-BTC", "1m", "--count", "2"),
+        (72, time, "db", "stats"),
+        (20, time, "db", "stats"),
+    ):
+        monkeypatch.setattr("upbit_backbone.commands.printing.PIPE_WIDTH", width)
+        told = run(tmp_path, *asked)
+        assert (told.exit_code, "…" in told.stdout) == (0, False), told.output
+        assert re.search(found, told.stdout), told.stdout
 
 
 def test_a_table_uses_the_room_there_is() -> None:
@@ -248,4 +331,4 @@ def test_a_table_uses_the_room_there_is() -> None:
     whole = len("KRW-BTC") + 8 + len("157,000,000") + len("110,000") + len("caution") + 4 * 3
     assert len(fitting_table(COLUMNS, [row], width=whole).columns) == 5
     assert len(fitting_table(COLUMNS, [row], width=whole - 1).columns) == 4
-    assert len(fitting_table(COLUMNS, [row], width=1).columns) == 2
+    assert len(fitting_table(COLUMNS, [row], width=len("KRW-BTC157,000,000") + 3).columns) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import pty
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.bottom.time_zones import local_zone, needs_tzset
 from tests.storage.test_series_files import KEY, database_in, held, known, minutes, put, series
 from upbit_backbone import cli
 from upbit_backbone.origin import Origin
@@ -66,12 +68,28 @@ def test_a_series_goes_out_and_into_another_folder(
     assert again.stdout == "KRW-BTC 1m: 100 candles, 0 of them new\n"
 
 
-def test_times_cut_what_is_exported(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out = told(
-        monkeypatch, store, "export", "KRW-BTC", "1m", str(store / "x.csv"), *SIMULATOR,
-        "--from", "2025-09-14T16:30+09:00", "--to", "2025-09-14T07:40Z",
-    )  # fmt: skip
+@needs_tzset
+@pytest.mark.parametrize("start", ["2025-09-14T16:30+09:00", "2025-09-14T07:30"])
+def test_times_cut_what_is_exported(
+    store: Path, start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of the two may be local time."""
+    with local_zone("UTC"):
+        out = told(
+            monkeypatch, store, "export", " krw-btc", "1m", str(store / "x.csv"), *SIMULATOR,
+            "--from", start, "--to", "2025-09-14T07:40Z",
+        )  # fmt: skip
     assert out.stdout.startswith("KRW-BTC 1m: 10 candles in ")
+
+
+def test_what_an_export_and_an_import_did_is_told_as_json(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, series = str(store / "x.csv"), {"symbol": "KRW-BTC", "timeframe": "1m", "candles": 100}
+    out = told(monkeypatch, store, "export", "KRW-BTC", "1m", file, *SIMULATOR, "--json")
+    assert json.loads(out.stdout) == {**series, "files": [file, f"{file}.json"]}
+    back = told(monkeypatch, store / "other", "import", file, *SIMULATOR, "--json")
+    assert json.loads(back.stdout) == {**series, "new": 100, "differing": 0, "differences": []}
 
 
 def test_candles_that_differ_are_told_and_end_with_1(

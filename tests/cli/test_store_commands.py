@@ -57,7 +57,7 @@ def test_stats_tell_size_and_content(data: Path, monkeypatch: pytest.MonkeyPatch
     assert "simulator-1" in lines["file"]
     first, last = (f"{open_time(at) + KST_OFFSET:%Y-%m-%d %H:%M:%S}" for at in (0, COUNT - 1))
     assert [line.split() for line in table.splitlines()[2:]] == [
-        [key.symbol, key.timeframe.value, *first.split(), *last.split(), f"{COUNT:,}"]
+        [key.symbol, key.timeframe.value, *first.split(), *last.split(), f"{COUNT:,}", "all"]
         for key in sorted((KEY, OTHER))
     ]
 
@@ -76,9 +76,38 @@ def test_stats_list_the_series_in_json_too(data: Path, monkeypatch: pytest.Monke
             "first_open_time": open_time(0).isoformat(),
             "last_open_time": open_time(COUNT - 1).isoformat(),
             "candles": COUNT,
+            "proved_share": 1.0,
+            "holes": 0,
+            "holes_s": 0.0,
         }
         for key in sorted((KEY, OTHER))
     ]
+
+
+def test_stats_do_not_hide_what_lies_between_two_stretches(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(sqlite3.connect(data / "simulator-1" / FILE_NAME)) as sql:
+        # Nine tenths were never asked for, and of a minute within it is known that it is not.
+        start_ms = WHOLE.start_ms + COUNT // 10 * MINUTE_MS
+        names = (KEY.symbol, KEY.timeframe.value)
+        sql.execute(
+            "UPDATE coverage SET end_ms = ? WHERE symbol = ? AND timeframe = ?",
+            (start_ms, *names),
+        )
+        sql.execute(
+            "INSERT INTO coverage VALUES (?, ?, ?, ?, 'unknown', 'outage', '', 0)",
+            (*names, start_ms + MINUTE_MS, start_ms + 2 * MINUTE_MS),
+        )
+        sql.commit()
+    found = told(monkeypatch, data, "stats").stdout
+    (line,) = (line for line in found.splitlines() if line.startswith(KEY.symbol))
+    assert line.endswith("10.0 % (1 hole)")
+    assert re.search(r"^holes: +1$", found, re.MULTILINE)
+    contents = json.loads(told(monkeypatch, data, "stats", "--json").stdout)["contents"]
+    (series,) = (one for one in contents if one["symbol"] == KEY.symbol)
+    assert (series["proved_share"], series["holes"]) == (0.1, 1)
+    assert series["holes_s"] == 60 * (COUNT - COUNT // 10)
 
 
 def test_stats_know_of_the_last_check(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,6 +211,20 @@ def test_what_cannot_be_is_one_line_on_standard_error(
     assert found.exit_code == code
     assert sentence in found.stderr
     assert found.stderr.count("\n") == 1
+
+
+def test_what_was_done_is_told_as_json(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, file = str(data / "simulator-1" / FILE_NAME), str(tmp_path / "b.sqlite3")
+    backup, restore, vacuum = (
+        json.loads(told(monkeypatch, data, *asked, "--json").stdout)
+        for asked in (("backup", file), ("restore", file), ("vacuum",))
+    )
+    assert (backup["file"], backup["rows"], backup["series"]) == (file, 2 * COUNT, 2)
+    assert (restore["file"], restore["rows"]) == (store, 2 * COUNT)
+    assert Path(restore["set_aside"]).exists()
+    assert set(vacuum) == {"file", "before_bytes", "after_bytes"}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signal there")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -106,6 +108,101 @@ async def test_a_realtime_request_calls_back_with_each_candle_until_the_shutdown
     heard = len(told)
     await asyncio.sleep(0.05)
     assert len(told) == heard
+
+
+@pytest.mark.parametrize("way", ["itself", "in a task"])
+async def test_a_callback_may_end_the_service(way: str) -> None:
+    api = await compat.create_unified_api()
+    ended: list[Any] = []
+
+    async def end(value: Any) -> None:
+        try:
+            if way == "itself":
+                await compat.shutdown()
+            else:
+                await asyncio.wait_for(compat.shutdown(), 5)
+        finally:
+            ended.append(value)
+
+    request = compat.create_realtime_request("KRW-BTC", "1m", end)
+    service = compat._service()
+    await api.request_data(request)
+    await eventually(lambda: ended and not service.tasks._tasks and service.running is None)
+    assert len(ended) == 1
+    assert not compat._SERVICES
+
+
+async def test_a_stream_is_opened_once_whoever_asks_first_and_not_after_its_end() -> None:
+    stream = compat.UpbitWebSocketClient().subscribe_ticker(["KRW-BTC"])
+    await asyncio.gather(anext(stream), anext(stream))
+    tasks = compat._service().tasks._tasks
+    assert len(tasks) == 1
+    stream.close()
+    await eventually(lambda: not tasks)
+    for early in (True, False):
+        stream = compat.MarketDataBackbone().stream_ticker("KRW-BTC")
+        if early:
+            stream.close()
+            assert await stream is stream
+        else:  # while it is opened
+            await compat.shutdown()
+            opening = asyncio.create_task(stream.open())
+            await asyncio.sleep(0)
+            stream.close()
+            assert await opening is stream
+        assert await _all_of(stream) == []
+        assert not compat._service().tasks._tasks
+
+
+async def test_wrong_arguments_are_told_in_a_sentence() -> None:
+    odd: list[Any] = [None, 5, -1, float("nan"), True, "", b"x", [], {}, object(), 10**5000,
+                      "KRW-\nBTC", "\ud800", "a\0b", (1,), [[1]]]  # fmt: skip
+    backbone, client = compat.MarketDataBackbone(), compat.UpbitWebSocketClient()
+    cache, unified = compat.AdvancedCacheManager(), compat.UnifiedMarketDataAPI()
+    router = compat.SmartChannelRouter()
+    calls: dict[str, Callable[[Any], Any]] = {
+        "symbol": lambda value: backbone.get_candle_data(value, "1m"),
+        "timeframe": lambda value: backbone.get_candle_data("KRW-BTC", value),
+        "start_time": lambda value: backbone.get_candle_data("KRW-BTC", "1m", start_time=value),
+        "priority": lambda value: backbone.get_ticker_data("KRW-BTC", value),
+        "ticker": backbone.get_ticker_data,
+        "count": lambda value: backbone.get_candles("KRW-BTC", "1m", value),
+        "indicator": lambda value: backbone.get_indicator("KRW-BTC", value),
+        "period": lambda value: backbone.get_indicator("KRW-BTC", "RSI", period=value),
+        "stream": backbone.stream_ticker,
+        "tickers": client.subscribe_ticker,
+        "orderbooks": client.subscribe_orderbook,
+        "key": cache.get_with_fallback,
+        "symbols": cache.warm_up_cache,
+        "request": unified.request_data,
+        "request_sync": unified.request_data_sync,
+        "candle request": lambda value: compat.create_candle_request(value, "1m"),
+        "its count": lambda value: compat.create_candle_request("KRW-BTC", "1m", value),
+        "its callback": lambda value: compat.create_realtime_request("KRW-BTC", "1m", value),
+        "api": compat.UnifiedMarketDataRepository,
+        "channel": lambda value: router.update_channel_performance(value, 1.0, True),
+        "latency": lambda value: router.update_channel_performance("rest", value, True),
+        "success": lambda value: router.update_channel_performance("rest", 1.0, value),
+        "samples": router.samples,
+    }
+    taken: dict[str, list[Any]] = {}
+    told: list[str] = []
+    for name, call in calls.items():
+        for value in odd:
+            try:
+                given = call(value)
+                if inspect.iscoroutine(given):
+                    await given
+                taken.setdefault(name, []).append(value)
+            except InvalidRequestError as error:
+                told.append(str(error))
+    assert not [sentence for sentence in told if "\n" in sentence]
+    # What is no mistake: a default, a number, an empty list.
+    assert taken == {
+        "start_time": [None], "count": [None, 5], "its count": [None, 5], "its callback": [None],
+        "period": [5], "latency": [5], "success": [True], "tickers": [[]], "orderbooks": [[]],
+        "symbols": [[]],
+    }  # fmt: skip
 
 
 async def test_a_wrong_request_is_refused_and_a_failed_one_is_logged(

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from upbit_backbone import Candle, InvalidRequestError, compat
+from upbit_backbone import BackboneConfig, Candle, InvalidRequestError, compat
 
 NEW_API = "upbit_backbone.MarketDataAPI.create_default()"
 USES: dict[str, tuple[Callable[[], Any], str]] = {
     "UnifiedMarketDataAPI": (lambda: compat.UnifiedMarketDataAPI(), NEW_API),
     "SmartDataRouter": (lambda: compat.SmartDataRouter(), NEW_API),
+    "SmartRouter": (lambda: compat.SmartRouter(), NEW_API),
     "MarketDataCoordinator": (lambda: compat.MarketDataCoordinator(), NEW_API),
     "MarketDataStorage": (lambda: compat.MarketDataStorage(), NEW_API),
     "MarketDataAPI": (lambda: compat.MarketDataAPI(), NEW_API),
@@ -41,7 +42,7 @@ USES: dict[str, tuple[Callable[[], Any], str]] = {
         "nothing",
     ),
     "MarketDataRepository": (
-        lambda: type("Own", (compat.MarketDataRepository,), {}),
+        lambda: isinstance(5, compat.MarketDataRepository),
         "upbit_backbone.MarketDataAPI",
     ),
 }
@@ -84,19 +85,42 @@ def test_a_name_says_what_to_use_instead_of_it(name: str) -> None:
 async def test_a_call_says_what_to_use_instead_of_it() -> None:
     for name, (use, instead) in AWAITED.items():
         with pytest.warns(DeprecationWarning, match="is deprecated: use") as caught:
-            await use()
+            # In a task of its own, where the frame below is one of asyncio.
+            await asyncio.gather(use())
         (told,) = caught
         assert str(told.message).startswith(f"upbit_backbone.compat.{name} is deprecated: use ")
         assert instead in str(told.message)
-        assert told.filename == __file__
+        assert told.filename == __file__, name
+
+
+def test_a_program_s_own_class_is_told_of_by_the_name_of_ours() -> None:
+    class Client(compat.UpbitPublicClient):
+        def __init__(self, key: str) -> None:
+            super().__init__()
+            self.key = key
+
+    with pytest.warns(DeprecationWarning, match="compat.UpbitPublicClient is deprecated") as told:
+        assert Client("mine").key == "mine"
+    assert told[0].filename == __file__
+
+
+@pytest.mark.filterwarnings("ignore:upbit_backbone.compat:DeprecationWarning")
+def test_what_takes_no_arguments_refuses_them_in_a_sentence() -> None:
+    names = [name for name in compat.__all__ if isinstance(getattr(compat, name), type)]
+    makers = [made for name in names if issubclass(made := getattr(compat, name), compat._Calls)]
+    assert len(makers) == 11
+    for made in makers:
+        with pytest.raises(InvalidRequestError, match=r"takes no arguments, .*data_dir="):
+            made(BackboneConfig(exchange="simulator"), data_dir="/x")
+        with pytest.raises(InvalidRequestError, match=r"MarketDataAPI\.create"):
+            made(None)
 
 
 def test_every_public_name_is_told_of() -> None:
     without_a_note = {"DataCallback", "MergedStream", "UnifiedRequest", "shutdown"}
-    same_class = {"SmartRouter"}  # warns under the name of `SmartDataRouter`
     raises = {"get_screening_data"}
     warned = {name.partition(".")[0] for name in USES | AWAITED}
-    assert set(compat.__all__) == warned | without_a_note | same_class | raises
+    assert set(compat.__all__) == warned | without_a_note | raises
 
 
 def test_nothing_is_opened_before_the_first_call() -> None:

@@ -21,6 +21,7 @@ from tests.storage.opening import opened
 from upbit_backbone.clock import MINUTE_MS, SECOND_MS, utc_datetime
 from upbit_backbone.coordinator.coordinator import Coordinator
 from upbit_backbone.coordinator.pages import PARALLEL_PAGES
+from upbit_backbone.coordinator.plan import kept_from_ms
 from upbit_backbone.coordinator.retry import CALL
 from upbit_backbone.errors import (
     BackboneError,
@@ -812,6 +813,22 @@ async def test_seconds_older_than_the_exchange_keeps_are_told_not_asked(noon: Ma
         await coordinator.fetch(asked(Timeframe.S1, year_ago_ms, year_ago_ms + 10_000))
     assert len(caught.value.missing) == 1
     assert exchange.requests == []
+
+
+async def test_the_first_seconds_from_a_start_that_is_not_kept_are_not_later_ones(
+    noon: ManualClock,
+) -> None:
+    first_ms = kept_from_ms(Timeframe.S1, noon.now_ms())
+    exchange = FakeExchangeSource(noon, [first_ms + n * 1_000 for n in range(50)], Timeframe.S1)
+    coordinator = coordinator_on(FakeStore(exchange), noon)
+    start_ms = first_ms - 4_000
+    with pytest.raises(DataUnavailableError, match="three months: ask for 1m instead") as caught:
+        await coordinator.fetch(asked(Timeframe.S1, start_ms, count=3))
+    assert caught.value.missing[0].start == utc_datetime(start_ms)
+    assert exchange.requests == []
+    kept = await coordinator.fetch(asked(Timeframe.S1, first_ms, count=3))
+    assert kept.success
+    assert [int(at) - first_ms for at in kept.data.time] == [0, 1_000, 2_000]
 
 
 async def test_a_page_that_contradicts_itself_is_an_error_with_the_row(noon: ManualClock) -> None:

@@ -283,25 +283,29 @@ async def test_nothing_is_begun_before_the_first_stretch_is_asked_for(noon: Manu
     assert [piece async for piece in chunks] == []
 
 
-async def test_while_others_suffer_low_waits_and_says_for_what_load(noon: ManualClock) -> None:
+@pytest.mark.parametrize("priority", [Priority.HIGH, Priority.NORMAL, LOW])
+async def test_while_others_suffer_a_long_load_waits_and_says_for_what_load(
+    noon: ManualClock, priority: Priority
+) -> None:
     exchange = FakeExchangeSource(noon, every_minute(900))
-    loads: list[str | None] = ["load 78 %", "load 71 %", None]
+    loads: list[str | None] = ["load 98 %", "load 91 %", None]
 
-    def shedding() -> str | None:
+    def shedding(asked_for: Priority) -> str | None:
+        assert asked_for is priority
         return loads[0] if len(loads) == 1 else loads.pop(0)
 
     coordinator = coordinator_on(FakeStore(exchange), noon, shedding=shedding)
     told: list[tuple[str, str]] = []
-    request = asked(start_ms=NOON - 400 * M, end_ms=NOON, priority=LOW)
+    request = asked(start_ms=NOON - 400 * M, end_ms=NOON, priority=priority)
     chunks = coordinator.chunks(
         request, on_progress=lambda progress: told.append((progress.state, progress.reason))
     )
     assert sum([len(piece) async for piece in chunks]) == 400
-    assert told[0] == ("waiting for load", "load 78 %")
+    assert told[0] == ("waiting for load", "load 98 %")
     assert ("running", "") in told
     loads[:] = ["load 99 %"]
     normal = await coordinator.fetch(asked(start_ms=NOON - 500 * M, end_ms=NOON))
-    assert len(normal.data) == 500, "only LOW gives way"
+    assert len(normal.data) == 500, "a call was let in as a whole"
     await coordinator.stop()
 
 

@@ -12,8 +12,9 @@ from tests.manual_clock import ManualClock
 from tests.storage.fake_exchange import FakeExchangeSource
 from upbit_backbone.coordinator.coordinator import Coordinator
 from upbit_backbone.coordinator.pages import PARALLEL_PAGES
-from upbit_backbone.errors import DeadlineError, ProtocolError, TransportError
-from upbit_backbone.protocol import BackboneRequest, DataType, Priority
+from upbit_backbone.coordinator.turns import LowTurns
+from upbit_backbone.errors import ClosedError, DeadlineError, ProtocolError, TransportError
+from upbit_backbone.protocol import BackboneRequest, BackboneResponse, DataType, Priority
 
 SYMBOLS = tuple(f"KRW-T{number:03}" for number in range(189))
 
@@ -108,6 +109,54 @@ async def test_a_low_list_has_one_request_in_flight(clock: ManualClock) -> None:
     assert len(exchange.requests) == 4
     assert exchange.most_at_once == 1
     assert answer.result().data == tuple(f"ticker of {symbol}" for symbol in SYMBOLS)
+
+
+@pytest.mark.both_loops
+async def test_low_calls_for_one_symbol_each_take_one_turn_together(clock: ManualClock) -> None:
+    exchange = exchange_of(clock)
+    coordinator = Coordinator(FakeStore(exchange), clock=clock, rng=NoChance())
+    held = asyncio.Event()
+
+    async def hold(_: BackboneRequest) -> None:
+        await held.wait()
+
+    exchange.before_answer = hold
+
+    def ask(symbol: str) -> asyncio.Task[BackboneResponse]:
+        request = BackboneRequest(DataType.TICKER, (symbol,), priority=Priority.LOW)
+        return asyncio.create_task(coordinator.fetch(request))
+
+    first = [ask(symbol) for symbol in SYMBOLS[:20]]
+    await eventually(lambda: exchange.most_at_once == 20)
+    second = [ask(symbol) for symbol in SYMBOLS[20:]]
+    await asyncio.sleep(0)
+    for task in (second[0], second[7], first[0]):
+        task.cancel()
+    held.set()
+    clock.advance(1.0)
+    await asyncio.wait([*first, *second])
+    answered = [task for task in (*first, *second) if not task.cancelled()]
+    assert len(answered) == len(SYMBOLS) - 3
+    assert all(task.result().data for task in answered)
+    assert coordinator.status().counters["low_pages"] == 2
+    await coordinator.stop()
+
+
+async def test_low_calls_that_wait_together_end_with_the_coordinator(clock: ManualClock) -> None:
+    exchange = exchange_of(clock)
+    turns = LowTurns(clock)
+    coordinator = Coordinator(FakeStore(exchange), clock=clock, rng=NoChance(), turns=turns)
+    request = BackboneRequest(DataType.TICKER, SYMBOLS[:1], priority=Priority.LOW)
+    async with turns.turn("another"):
+        gives_up = asyncio.create_task(coordinator.fetch(request))
+        waits = asyncio.create_task(coordinator.fetch(request))
+        await asyncio.sleep(0)
+        gives_up.cancel()
+        await coordinator.stop()
+        with pytest.raises(ClosedError):
+            await waits
+    assert gives_up.cancelled()
+    assert not exchange.requests
 
 
 async def test_a_cancelled_list_leaves_no_request_on_its_way(clock: ManualClock) -> None:

@@ -182,6 +182,52 @@ async def test_the_first_trades_from_a_start_are_not_the_newest_ones() -> None:
     ]
 
 
+async def test_the_first_trades_from_a_start_are_read_from_there_on_not_from_today_back() -> None:
+    busy = range(TODAY - 3 * DAY_MS, TODAY - 3 * DAY_MS + 6 * HOUR_MS, 2 * SECOND_MS)
+    source = FakeTrades(ManualClock(NOW), busy)
+    start_ms = TODAY - 3 * DAY_MS + HOUR_MS
+    assert await stamps_of(source, start_ms, None, 3) == [start_ms + by for by in (0, 2_000, 4_000)]
+    assert len(source.requests) <= 2
+    source.requests.clear()
+    assert await stamps_of(source, start_ms, None, 2_000) == [
+        *range(start_ms, start_ms + 4_000 * SECOND_MS, 2 * SECOND_MS)
+    ]
+    assert len(source.requests) <= 16
+
+
+async def test_of_a_market_that_slept_for_days_the_first_trades_are_found_in_a_few_pages() -> None:
+    source = FakeTrades(ManualClock(NOW), [NOW - 5 * SECOND_MS, NOW - SECOND_MS])
+    assert await stamps_of(source, TODAY - 6 * DAY_MS, None, 1) == [NOW - 5 * SECOND_MS]
+    assert len(source.requests) <= 20
+
+
+async def test_the_first_trades_from_a_start_that_is_no_longer_kept_are_refused_at_once() -> None:
+    source = FakeTrades(ManualClock(NOW), STAMPS)
+    with pytest.raises(DataUnavailableError, match=r"2025-09-05 00:00 UTC .* keeps trades for 7"):
+        await stamps_of(source, TODAY - 10 * DAY_MS, None, 3)
+    assert source.requests == []
+
+
+async def test_first_trades_that_were_cut_off_are_the_first_ones_and_the_rest_is_named() -> None:
+    busy = range(TODAY - 3 * DAY_MS, TODAY - 3 * DAY_MS + HOUR_MS, 200)
+    source = FakeTrades(ManualClock(NOW), busy)
+
+    async def fail_the_fifth(_: BackboneRequest) -> None:
+        if len(source.requests) >= 5:
+            raise TransportError("cut off", retry_after_s=60.0)
+
+    source.before_answer = fail_the_fifth
+    coordinator = Coordinator(source, clock=source.clock, rng=NoChance())
+    start_ms = TODAY - 3 * DAY_MS
+    response = await coordinator.fetch(asked(start_ms, None, 5_000))
+    assert isinstance(response.error, TransportError)
+    found = [round(one.exchange_time.timestamp() * 1_000) for one in response.data]
+    assert found
+    assert found == [start_ms + 200 * by for by in range(len(found))]
+    (span,) = response.metadata.missing
+    assert span.start == utc_datetime(found[-1] + 200)
+
+
 async def test_an_end_at_midnight_is_the_end_of_the_day_before() -> None:
     source = FakeTrades(ManualClock(NOW), STAMPS)
     assert await stamps_of(source, None, TODAY, 2) == [TODAY - 200, TODAY - 100]
@@ -421,7 +467,7 @@ async def test_low_waits_between_pages_while_others_suffer_from_the_load() -> No
         load = "load 78 %" if len(source.requests) == 2 else None
 
     source.before_answer = suffer_from_the_second_on
-    coordinator = Coordinator(source, clock=source.clock, rng=NoChance(), shedding=lambda: load)
+    coordinator = Coordinator(source, clock=source.clock, rng=NoChance(), shedding=lambda _: load)
     call = asyncio.create_task(coordinator.fetch(asked(TODAY - DAY_MS, None, None, Priority.LOW)))
     await eventually(lambda: len(source.requests) == 2)
     await asyncio.sleep(0.02)

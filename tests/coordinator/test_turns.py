@@ -15,6 +15,7 @@ from tests.eventually import eventually
 from tests.manual_clock import AUTUMN_2025_MS, ManualClock
 from tests.storage.fake_exchange import SYMBOL, FakeExchangeSource, asked
 from tests.storage.opening import opened
+from upbit_backbone.api.load_manager import LoadReading, SystemLoadManager
 from upbit_backbone.clock import MINUTE_MS, utc_datetime
 from upbit_backbone.coordinator.coordinator import Coordinator
 from upbit_backbone.coordinator.turns import LOW_SPACING_S, LowTurns, TurnKeeper
@@ -206,6 +207,50 @@ async def test_after_a_wait_for_the_load_pages_begin_no_faster_than_they_may() -
     rate = None
     await load
     assert loop.time() - began_s < 8
+
+
+@pytest.mark.steered_time
+async def test_low_resumes_at_one_page_a_second_and_really_gets_twice_as_many_each_quiet_one() -> (
+    None
+):
+    load = SystemLoadManager(memory_limit_bytes=1_000)
+    clock = LoopClock()
+    load.observe(LoadReading(rss_bytes=750), clock.monotonic())
+    while load.low_pages_per_s == 0.0:
+        await asyncio.sleep(0.05)
+        load.observe(LoadReading(rss_bytes=100), clock.monotonic())
+    flights = Flights(LOW_SPACING_S)
+    flights.turns = LowTurns(clock, pages_per_s=lambda: load.low_pages_per_s)
+    loading = asyncio.create_task(flights.fly("load", 100))
+    got, figures = [], []
+    for _ in range(6):
+        before = len(flights.begun)
+        for _ in range(20):
+            await asyncio.sleep(0.05)
+            load.observe(LoadReading(rss_bytes=100), clock.monotonic())
+        got.append(len(flights.begun) - before)
+        figures.append(flights.turns.got_pages_per_s())
+    most = 1 / LOW_SPACING_S
+    assert got == [pytest.approx(pages, abs=1) for pages in (1, 2, 4, most, most, most)]
+    assert figures[0] == pytest.approx(got[0] / 3)
+    assert figures[2] == pytest.approx(sum(got[:3]) / 3, abs=0.4)
+    assert figures[5] == pytest.approx(1 / LOW_SPACING_S, abs=0.4)
+    assert flights.turns.pages == len(flights.begun)
+    loading.cancel()
+
+
+@pytest.mark.steered_time
+async def test_a_turn_in_which_no_page_went_is_given_back() -> None:
+    turns = LowTurns(LoopClock(), pages_per_s=lambda: 1.0)
+    began_s = asyncio.get_running_loop().time()
+    for _ in range(5):
+        async with turns.turn("load") as turn:
+            turn.used = False
+    assert asyncio.get_running_loop().time() == began_s
+    assert (turns.pages, turns.got_pages_per_s()) == (0, 0.0)
+    async with turns.turn("load"):
+        pass
+    assert turns.pages == 1
 
 
 def test_a_rate_never_makes_low_faster_than_turns_do() -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
+import os
 import re
+import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from tests.examples.programs import LIVELY, ROOT, run
+from tests.examples.programs import LIVELY, ROOT, WITHIN_S, run
 from tests.indicators.closes import series_of
 from upbit_backbone.indicators import SMA
+from upbit_backbone.simulator import Simulator
+from upbit_backbone.simulator.script import read_script
 
 CLIENTS = sorted((ROOT / "examples").glob("*.py"))
 
@@ -69,6 +74,60 @@ async def test_a_client_refuses_an_unknown_market_in_one_sentence(tmp_path: Path
     assert (ended.exit_code, ended.lines) == (1, [])
     assert "unknown symbol 'KRW-BTD'" in ended.errors
     assert len(ended.errors.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        (("backtester", "--days", "99999999"), "must be 1 to 3,650, was 99999999"),
+        (("chart_viewer", "--updates", "0"), "must be 1 or more, was 0"),
+        (("bot", "--rounds", "-1"), "must be 1 or more, was -1"),
+        (("screener", "--quote", "eur"), "invalid choice: 'EUR'"),
+    ],
+)
+def test_a_client_refuses_a_figure_that_makes_no_sense(
+    asked: tuple[str, ...], sentence: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    client, *flags = asked
+    monkeypatch.setattr("sys.argv", [client, *flags])
+    with pytest.raises(SystemExit) as ended:
+        loaded(ROOT / f"examples/{client}.py").main()
+    assert ended.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+async def test_clients_may_be_read_by_head_and_in_any_encoding(tmp_path: Path) -> None:
+    async def piped(client: str, *flags: str) -> tuple[int | None, bytes, bytes]:
+        process = await asyncio.create_subprocess_exec(
+            "sh", "-c", f'{{ "$@"; echo $? >&2; }} | {head[client]}', "sh",
+            sys.executable, "-W", "error", str(ROOT / f"examples/{client}.py"), *flags,
+            env={**os.environ, **house, "UPBIT_BACKBONE_DATA_DIR": str(tmp_path / client)},
+            cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        async with asyncio.timeout(WITHIN_S):
+            out, err = await process.communicate()
+        return process.returncode, out, err
+
+    head = {"chart_viewer": "head -2", "backtester": "true"}
+    async with Simulator() as simulator:
+        house = {
+            "UPBIT_BACKBONE_REST_URL": simulator.rest_url,
+            "UPBIT_BACKBONE_WS_URL": simulator.ws_url,
+            "PYTHONIOENCODING": "cp949",
+            "PYTHONPATH": str(ROOT),
+        }
+        viewed, tested = await asyncio.gather(
+            piped("chart_viewer", "--updates", "2"), piped("backtester", "--days", "2")
+        )
+    assert (viewed[0], viewed[2]) == (0, b"0\n")
+    assert b"KRW-BTC: 14" in viewed[1]
+    assert tested == (0, b"", b"0\n")
+
+
+def test_the_script_of_the_readme_happens() -> None:
+    script = read_script((ROOT / "examples/fall.json").read_bytes(), 1_757_894_400_000)
+    assert len(script.events) == 2
 
 
 def test_the_backtest_pays_fees_and_holds_while_the_fast_average_is_above() -> None:

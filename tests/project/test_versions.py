@@ -15,6 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import NormalizedName, canonicalize_name
 
+import upbit_backbone
 from tests.project.source_rules import REPOSITORY
 
 # What makes environments lies in some of them (`.venv/bin/pip install uv`), but the
@@ -75,3 +76,9 @@ def test_both_spellings_of_the_development_tools_agree(pyproject: dict[str, Any]
 def test_no_lock_file_is_kept() -> None:
     ignored = (REPOSITORY / ".gitignore").read_text(encoding="utf-8").splitlines()
     assert "uv.lock" in ignored
+
+
+def test_the_package_says_its_version_and_the_changelog_has_it() -> None:
+    assert upbit_backbone.__version__ == metadata.version("upbit-backbone") == "1.0.0"
+    changelog = (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## [{upbit_backbone.__version__}]" in changelog

@@ -26,9 +26,9 @@ from upbit_backbone import cli
 from upbit_backbone.clock import SystemClock
 from upbit_backbone.errors import StorageCorruptError
 from upbit_backbone.origin import Origin
-from upbit_backbone.recorder.command import record, replay
+from upbit_backbone.recorder.command import record, replay, summary
 from upbit_backbone.recorder.opening import open_recording
-from upbit_backbone.recorder.record import Recorder, Source, Wanted
+from upbit_backbone.recorder.record import Recorder, Source, Tally, Wanted
 from upbit_backbone.recorder.records import AnyRecord, RestAnswer, StreamFrame, duration_s
 from upbit_backbone.recorder.replay import ReplayServer
 from upbit_backbone.simulator import Simulator
@@ -198,6 +198,14 @@ async def test_a_recorder_that_is_ended_before_the_first_answer_says_so(
         exchange.answering.set()
     assert capsys.readouterr() == ("", "ended before the first answer: nothing was recorded\n")
     assert not file.exists()
+
+
+def test_a_recording_is_summed_up_as_json_too(tmp_path: Path) -> None:
+    file, tally = tmp_path / "a.rec", Tally(1.25, 4, 1_000, 0, 12_345)
+    assert json.loads(summary(file, tally, as_json=True)) == {
+        "file": str(file), "seconds": 1.25, "answers": 4, "frames": 1_000, "breaks": 0,
+        "size_bytes": 12_345,
+    }  # fmt: skip
 
 
 async def test_what_cannot_be_recorded_is_one_sentence(tmp_path: Path) -> None:

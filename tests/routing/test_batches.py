@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from random import Random
 
 import pytest
 
@@ -10,6 +11,7 @@ from tests.eventually import eventually
 from tests.routing.conftest import OpenRouter
 from tests.routing.fake_exchange import FakeExchange
 from tests.routing.test_router import BOOK, TICKER, ask
+from upbit_backbone.coordinator.coordinator import Coordinator
 from upbit_backbone.errors import (
     ClosedError,
     DataUnavailableError,
@@ -93,6 +95,87 @@ async def test_a_critical_call_goes_at_once_and_alone_and_serves_who_waits(
         critical = start(router, "KRW-BTC", priority=Priority.CRITICAL)
         await asyncio.gather(normal, critical)
         assert sorted(exchange.asked_for) == [("KRW-BTC",), ("KRW-XRP",)]
+
+
+@pytest.mark.parametrize("priority", [Priority.NORMAL, Priority.LOW])
+async def test_calls_that_are_let_in_a_few_at_a_time_are_one_request_too(
+    open_router: OpenRouter, exchange: FakeExchange, priority: Priority
+) -> None:
+    exchange.listed = [f"KRW-A{number}" for number in range(90)]
+    async with open_router() as router:
+        calls = []
+        for at in range(0, 90, 16):
+            calls += [start(router, code, priority=priority) for code in exchange.listed[at:][:16]]
+            await asyncio.sleep(0)
+        await asyncio.gather(*calls)
+        assert [len(codes) for codes in exchange.asked_for] == [90]
+
+
+@pytest.mark.parametrize("priority", Priority)
+async def test_a_request_that_waits_for_the_limit_takes_further_codes_along(
+    open_router: OpenRouter, exchange: FakeExchange, priority: Priority
+) -> None:
+    exchange.listed = [f"KRW-A{number}" for number in range(60)]
+    async with open_router(symbols_per_request=30) as router:
+        calls = []
+        for code in exchange.listed:
+            calls.append(start(router, code, priority=priority))
+            for _ in range(5):
+                await asyncio.sleep(0)
+        answers = await asyncio.gather(*calls)
+        assert [answer.data[0].symbol for answer in answers] == exchange.listed
+        assert len(exchange.asked_for) <= 14, "what the window lets go at once, and four after it"
+        assert max(map(len, exchange.asked_for)) <= 30
+
+
+async def test_critical_calls_beyond_the_two_that_fly_alone_share_a_request(
+    open_router: OpenRouter, exchange: FakeExchange
+) -> None:
+    exchange.listed = [f"KRW-A{number:03}" for number in range(289)]
+    exchange.untraded = {"KRW-A005"}
+    async with open_router() as router:
+        began = asyncio.get_running_loop().time()
+        answers = await asyncio.gather(
+            *(start(router, code, priority=Priority.CRITICAL) for code in exchange.listed),
+            return_exceptions=True,
+        )
+        assert asyncio.get_running_loop().time() - began < 1.0, "nobody waited for the limit"
+        assert [type(one) for one in answers if isinstance(one, BaseException)] == [
+            DataUnavailableError
+        ]
+        assert [len(codes) for codes in exchange.asked_for] == [1, 1, 0], "two, and all tickers"
+        assert exchange.rest_calls["all tickers"] == 1
+
+
+@pytest.mark.parametrize("priority", [Priority.HIGH, Priority.NORMAL, Priority.LOW])
+async def test_a_screener_with_a_call_for_each_market_costs_one_request_at_any_priority(
+    open_router: OpenRouter, exchange: FakeExchange, priority: Priority
+) -> None:
+    exchange.listed = [f"KRW-A{number:03}" for number in range(289)]
+    async with open_router() as router:
+        coordinator = Coordinator(router, clock=exchange.clock, rng=Random(1))
+        calls = []
+        for number, code in enumerate(exchange.listed, start=1):
+            request = ask(TICKER, code, priority=priority)
+            calls.append(asyncio.create_task(coordinator.fetch(request)))
+            if number % 16 == 0 and priority > Priority.HIGH:  # as the bus lets them begin
+                await asyncio.sleep(0)
+        answers = await asyncio.gather(*calls)
+        assert [answer.data[0].symbol for answer in answers] == exchange.listed
+        assert exchange.rest_calls["all tickers"] + exchange.rest_calls["ticker"] <= 3
+        await coordinator.stop()
+
+
+async def test_who_asks_for_what_was_just_given_up_has_its_own_request(
+    open_router: OpenRouter, exchange: FakeExchange
+) -> None:
+    async with open_router() as router:
+        for _ in range(2):
+            first = start(router, "KRW-BTC", priority=Priority.CRITICAL)
+            await asyncio.sleep(0)
+            first.cancel()
+            second = start(router, "KRW-BTC", priority=Priority.CRITICAL)
+            assert (await second).data[0].symbol == "KRW-BTC"
 
 
 async def test_who_asks_for_what_is_on_its_way_joins_it(

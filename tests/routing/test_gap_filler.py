@@ -62,7 +62,8 @@ class House:
             critical_reserve=2,
             on_answer=lambda took_ms, answered: None,
         )
-        self.filler = GapFiller(self.rest, self.tasks, self.clock, rng)
+        self.told: list[Gap] = []
+        self.filler = GapFiller(self.rest, self.tasks, self.clock, rng, self.told.append)
         self.stream = TradeStream(BTC)
         self.most_unread = MAX_UNREAD
 
@@ -139,6 +140,12 @@ async def test_what_was_lost_is_read_back_in_order_and_once_more_two_seconds_lat
     assert states(values) == []
     assert not any(value.late for value in values)
     assert (house.filler.opened, house.filler.closed, house.filler.trades) == (1, 1, 3)
+    assert [(gap.symbol, gap.state, gap.reason) for gap in house.told] == [
+        (BTC, "open", "cut off"),
+        (BTC, "closed", "cut off"),
+    ]
+    assert house.told[0].start == trades[0].exchange_time
+    assert house.told[0].start < house.told[0].end <= house.told[1].end
 
 
 async def test_what_rest_lagged_behind_with_is_found_by_the_second_reading(house: House) -> None:
@@ -304,6 +311,7 @@ async def test_what_the_exchange_does_not_have_is_unfillable_at_once(
     house.back()
     await house.closed()
     assert states(read_now(every)) == ["open", "unfillable"]
+    assert [gap.state for gap in house.told] == ["open", "unfillable"]
     assert house.exchange.rest_calls["trades"] == 1
 
 

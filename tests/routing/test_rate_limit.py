@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from heapq import heappop, heappush
 from itertools import count, pairwise
 from random import Random
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.eventually import eventually
 from tests.manual_clock import ManualClock
 from tests.routing.budget_program import ask_for_a_while
+from upbit_backbone.call_in_work import CallInWork, working_for
 from upbit_backbone.clock import Clock, SystemClock
 from upbit_backbone.protocol import Priority
 from upbit_backbone.routing.rate_limit import (
@@ -631,3 +632,40 @@ async def test_a_block_holds_those_who_wait_already(clock: ManualClock) -> None:
     clock.advance(0.06)
     async with asyncio.timeout(2):
         await waiting
+
+
+async def test_a_call_waits_until_its_first_request_is_let_through(clock: ManualClock) -> None:
+    limiter = small_limiter(clock, limit=2, window_s=30.0)
+
+    async def ask(call: CallInWork, pages: int) -> None:
+        with working_for(call):
+            async with asyncio.TaskGroup() as group:
+                for _ in range(pages):
+                    group.create_task(limiter.acquire(Priority.NORMAL))
+
+    assert limiter.oldest_wait_s(clock.monotonic()) == {}
+    first, second = CallInWork(Priority.NORMAL), CallInWork(Priority.NORMAL)
+    calls: list[asyncio.Task[Any]] = [asyncio.create_task(ask(first, 5))]
+    await eventually(lambda: limiter.waiting == 3)
+    clock.advance(4)
+    assert limiter.oldest_wait_s(clock.monotonic()) == {}, "it has begun: its pages go on in turn"
+    calls.append(asyncio.create_task(ask(second, 2)))
+    nobodys = asyncio.create_task(limiter.acquire(Priority.HIGH))
+    await eventually(lambda: limiter.waiting == 6)
+    clock.advance(3)
+    waits_s = limiter.oldest_wait_s(clock.monotonic())
+    assert waits_s == {Priority.NORMAL: pytest.approx(3)}, "no caller waits for the other one"
+    raised = Ticket(Priority.LOW)
+    with working_for(CallInWork(Priority.LOW)):
+        calls.append(asyncio.create_task(limiter.acquire(raised)))
+        await eventually(lambda: limiter.waiting == 7)
+    limiter.raise_to(raised, Priority.CRITICAL)
+    clock.advance(1)
+    assert limiter.oldest_wait_s(clock.monotonic()) == {
+        Priority.CRITICAL: pytest.approx(1),
+        Priority.NORMAL: pytest.approx(4),
+    }
+    for call in (*calls, nobodys):
+        call.cancel()
+    await asyncio.wait([*calls, nobodys])
+    assert limiter.oldest_wait_s(clock.monotonic()) == {}

@@ -17,7 +17,6 @@ from upbit_backbone.routing.realtime_cache import (
     MAX_ENTRIES,
     SHORTEST_TTL_S,
     RealtimeCache,
-    trimmed,
 )
 from upbit_backbone.routing.stamps import mended
 
@@ -291,7 +290,7 @@ def test_the_newest_of_what_is_not_held_is_the_value_itself(clock: ManualClock) 
 
 def test_a_trimmed_book_keeps_its_totals() -> None:
     book = make_book(BTC, rows=30)
-    short = trimmed(book, 5)
+    short = book.trimmed(5)
     assert (short.asks, short.bids) == (book.asks[:5], book.bids[:5])
     assert (short.total_ask_size, short.total_bid_size) == (30, 30)
-    assert trimmed(book, 30) is book
+    assert book.trimmed(30) is book

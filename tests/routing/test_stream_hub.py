@@ -170,8 +170,21 @@ async def test_an_outage_is_logged_once_and_shown_until_data_flows_again(
         assert ("degraded", False) not in seen
         assert {health for health, _ in seen} <= {"degraded", "healthy"}
         assert router.status().health == "healthy"
+        counters = router.status().counters
+        assert (counters["connections_lost"], counters["reconnects"]) == (1, 1), "not each attempt"
     warnings = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert warnings == ["stream lost: cut off"]
+
+
+async def test_connections_refused_as_too_many_are_counted_with_the_requests_that_were(
+    open_router: OpenRouter, exchange: FakeExchange, caplog: pytest.LogCaptureFixture
+) -> None:
+    exchange.quote(make_ticker(BTC, 5.0))
+    exchange.refuse_connect(2, RateLimitedError("429", retry_after_s=0.01))
+    async with open_router(Impatient(0.01)) as router:
+        await confirmed(stream(router, TICKER))
+        counters = router.status().counters
+        assert (counters["http_429"], counters["refused"], counters["blocks"]) == (2, 0, 0)
 
 
 async def test_health_does_not_flap_between_attempts(
@@ -190,6 +203,10 @@ async def test_health_does_not_flap_between_attempts(
         exchange.connect = watched  # type: ignore[method-assign]
         await confirmed(stream(router, TICKER))
         assert health == ["healthy", "degraded", "degraded", "degraded"]
+        counters = router.status().counters
+        assert (counters["connections_lost"], counters["reconnects"]) == (0, 0), (
+            "for the first time"
+        )
 
 
 async def test_backoff_grows_to_its_limit_and_starts_small_again_only_after_a_stable_time(
@@ -315,6 +332,37 @@ async def test_where_the_history_cannot_be_had_readers_learn_of_the_gap_after_tw
         assert isinstance(closed, Gap)
         assert (closed.state, closed.start) == ("closed", opened.start)
         assert not any(isinstance(value, Gap) for value in read_now(latest))
+
+
+async def test_an_outage_that_rest_does_not_bridge_is_told_while_it_lasts(
+    open_router: OpenRouter,
+    exchange: FakeExchange,
+    wall: SteeredClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    wall.run()
+    async with open_router(Impatient(0.5), hanging_s=60.0) as router:
+        first = exchange.trade()
+        every = stream(router, TRADE)
+        await confirmed(every)
+        assert await anext(every) == first
+        exchange.hold_rest()
+        exchange.refuse_connect(20)
+        exchange.cut()
+        lost_s = wall.monotonic()
+        opened = await anext(every)
+        assert isinstance(opened, Gap)
+        assert (opened.state, opened.start) == ("open", first.exchange_time)
+        assert 5.0 <= wall.monotonic() - lost_s <= 7.5
+        assert every.state == "stale"
+        missed = exchange.trade(price=101.0)
+        exchange.answer_rest()
+        await confirmed(every)
+        lost = await anext(every)
+        assert (lost.sequential_id, lost.late) == (missed.sequential_id, False)
+        closed = await anext(every)
+        assert isinstance(closed, Gap)
+        assert (closed.state, closed.start) == ("closed", opened.start)
 
 
 async def test_a_break_is_one_gap_however_many_attempts_the_reconnect_takes(

@@ -14,6 +14,7 @@ from tests.routing.conftest import stream
 from tests.routing.fake_exchange import FakeExchange, Impatient, SteeredClock, make_ticker
 from upbit_backbone.errors import BackboneError, RateLimitedError, TransportError
 from upbit_backbone.protocol import BackboneRequest, DataType, Priority
+from upbit_backbone.routing.channel_choice import Choice, Reason
 from upbit_backbone.routing.failover import POLL_AFTER_S
 from upbit_backbone.routing.router import Router
 
@@ -93,6 +94,27 @@ async def test_the_socket_answers_while_rest_fails_unless_that_is_switched_off(
         reader.close()
 
 
+@pytest.mark.parametrize("first", ["rest", "websocket"])
+async def test_while_neither_channel_answers_the_cause_is_told_in_time(
+    exchange: FakeExchange, wall: SteeredClock, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wall.run()
+    async with opened(exchange, wall, automatic_streams=False) as router:
+        exchange.quote(make_ticker("KRW-BTC", 1.0))
+        reader = stream(router, DataType.TICKER, "KRW-BTC")
+        await eventually(lambda: router.connection == "live")
+        exchange.mute = True
+        if first == "websocket":
+            choice = Choice("websocket", Reason.FASTEST)
+            monkeypatch.setattr(router, "_choose", lambda *_, **__: choice)
+        exchange.fail_next(TransportError("away"), TransportError("away"))
+        deadline_s = wall.monotonic() + 1.0
+        with pytest.raises(TransportError, match="away"):
+            await router.fetch(ask(max_age=0.5, priority=Priority.CRITICAL, deadline=deadline_s))
+        assert wall.monotonic() <= deadline_s + 0.04
+        reader.close()
+
+
 @pytest.mark.parametrize("obeyed", [True, False])
 async def test_nothing_is_asked_during_a_block_unless_that_is_switched_off(
     exchange: FakeExchange, wall: SteeredClock, obeyed: bool
@@ -109,4 +131,5 @@ async def test_nothing_is_asked_during_a_block_unless_that_is_switched_off(
                 await router.fetch(ask(max_age=0.5))
         else:
             assert (await router.fetch(ask(max_age=0.5))).success
+        assert router.status().counters["http_429"] == 0, "a block is none"
         assert router.status().counters["requests"] == (1 if obeyed else 2)

@@ -6,7 +6,7 @@ from random import Random
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.manual_clock import AUTUMN_2025_MS
@@ -21,6 +21,7 @@ from upbit_backbone.routing.trade_stream import (
     CLOCKS_APART_MS,
     LONGEST_SILENCE_MS,
     MAX_REMEMBERED,
+    OUTAGE_TOLD_MS,
     OVERLAP_MS,
     REMEMBERED_MS,
     REOPENED_MS,
@@ -340,6 +341,73 @@ def test_while_the_stream_is_away_polled_trades_are_handed_over_at_once_to_all()
     assert ids(read_now(every)) == [4]
 
 
+def test_an_outage_is_told_while_it_lasts_to_who_wants_that_and_what_was_lost_comes_in_order() -> (
+    None
+):
+    stream, (unaware,) = followed("all")
+    told = reader()
+    stream.add_reader(told, START, told_of_outages=True)
+    stream.live(trade(1))
+    gap = stream.broken(START + 1_000, "cut off")
+    stream.tell_of_outage(START + 1_000 + OUTAGE_TOLD_MS - 1)
+    assert ids(read_now(told)) == [1]
+    for _ in range(2):
+        stream.tell_of_outage(START + 1_000 + OUTAGE_TOLD_MS)
+    (opened,) = read_now(told)
+    assert opened == Gap(
+        BTC, "open", utc_datetime(START), utc_datetime(START + 1_000 + OUTAGE_TOLD_MS), "cut off"
+    )
+    assert stream.resumed(START + 9_000) is gap
+    stream.live(trade(3, 9_000))
+    assert read_now(told) == [], "held, for what was lost"
+    stream.found(gap, [trade(2, 4_000)])
+    stream.caught_up(gap)
+    stream.close(gap)
+    *trades, closed = read_now(told)
+    assert [(one.sequential_id, one.late) for one in trades] == [(2, False), (3, False)]
+    assert (closed.state, closed.start) == ("closed", opened.start)
+    assert closed.end == utc_datetime(START + 9_000 + CLOCKS_APART_MS)
+    assert gap_states(read_now(unaware)) == []
+
+
+def test_of_an_outage_that_is_told_already_the_opening_is_not_told_again() -> None:
+    stream, (unaware,) = followed("all")
+    told = reader()
+    stream.add_reader(told, START, told_of_outages=True)
+    gap = stream.broken(START + 1_000, "cut off")
+    stream.tell_of_outage(START + 20_000)
+    stream.resumed(START + 20_000)
+    stream.release()
+    stream.found(gap, [trade(1, 4_000)])
+    stream.give_up(gap, "too old")
+    for one in (told, unaware):
+        values = read_now(one)
+        assert gap_states(values) == ["open", "unfillable"]
+        assert ids(values) == [1]
+
+
+def test_an_outage_that_is_polled_through_is_not_told() -> None:
+    stream, _ = followed()
+    told = reader()
+    stream.add_reader(told, START, told_of_outages=True)
+    gap = stream.broken(START, "cut off")
+    for second in range(1, 20):
+        stream.polled(gap, START + second * 1_000)
+        stream.tell_of_outage(START + second * 1_000)
+    assert read_now(told) == []
+    stream.tell_of_outage(START + 19_000 - REST_LAG_MS + OUTAGE_TOLD_MS)
+    assert gap_states(read_now(told)) == ["open"]
+    stream.found(gap, [trade(1, 20_000)])
+    stream.polled(gap, START + 25_000)
+    found, closed = read_now(told)
+    assert (ids([found]), closed.state) == ([1], "closed")
+    assert closed.end == utc_datetime(START + 25_000 - REST_LAG_MS), (
+        "what REST lags is not told yet"
+    )
+    stream.tell_of_outage(START + 25_000 - REST_LAG_MS + OUTAGE_TOLD_MS)
+    assert gap_states(read_now(told)) == ["open"], "the polling failed, too"
+
+
 def test_it_is_complete_up_to_now_but_for_what_may_be_missing_and_nobody_knows_of() -> None:
     stream, _ = followed()
     now_ms = START + 9_000
@@ -602,6 +670,7 @@ def check_reader(world: World, one: Reader) -> None:
     steps=st.lists(st.sampled_from([*STEPS, "trade", "trade", "fill", "fill"]), max_size=80),
     seed=st.integers(0, 2**32),
 )
+@example(steps=["cut", "trade", "pause", "back", "cut", "poll"], seed=0)
 def test_each_reader_gets_each_trade_it_is_owed_once_whatever_happens(
     steps: list[str], seed: int
 ) -> None:

@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.eventually import eventually
 from tests.service.conftest import A_WEDNESDAY_MS, ConfigOf
-from upbit_backbone import BackboneManager, Priority, TransportError
+from upbit_backbone import BackboneManager, Priority, Progress, TransportError
+from upbit_backbone.api.chunks import ChunkStream
 from upbit_backbone.api.market_data_api import MarketDataAPI
 from upbit_backbone.clock import utc_datetime
 from upbit_backbone.errors import ClosedError
@@ -21,6 +23,8 @@ from upbit_backbone.simulator.server import Simulator
 
 SYMBOL = "KRW-BTC"
 END = utc_datetime(A_WEDNESDAY_MS)
+ALL_TRADED = 990
+"""Somebody traded in each of so many minutes before the end."""
 LAYERS = ("layer_1", "layer_2", "layer_3", "layer_4")
 
 
@@ -64,9 +68,12 @@ class Traffic:
         while self._going:
             self._minutes += 3
             start = END - timedelta(minutes=self._minutes)
-            _, metadata = await self._api.get_candle_data(
+            series, metadata = await self._api.get_candle_data(
                 SYMBOL, "1m", start, start + timedelta(minutes=3), priority, with_metadata=True
             )
+            # A page that was lost would be named there instead of raised.
+            assert not metadata.missing, metadata.missing
+            assert len(series) == 3 or self._minutes > ALL_TRADED
             self.paths.add(metadata.path.partition(":")[0])
             await self._api.get_ticker_data(SYMBOL, priority)
             self.answered += 2
@@ -199,34 +206,58 @@ async def test_streams_outlive_the_layers_below(
     simulator: Simulator, config_of: ConfigOf, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(simulator, config_of) as manager:
-        tickers: list[Any] = []
-        trades: list[Any] = []
-        candles: list[Any] = []
+        api = manager.api
+        got: dict[str, list[Any]] = {}
+        streams = {
+            "tickers": api.stream_ticker(SYMBOL),
+            "trades": api.stream_trades(SYMBOL, policy="all"),
+            "candles": api.stream_candles(SYMBOL, "1m"),
+            "all candles": api.stream_candles(SYMBOL, "1m", policy="all"),
+        }
 
-        async def read(stream: Any, got: list[Any]) -> None:
-            async for value in stream:
-                got.append(value)  # noqa: PERF401  it is looked at meanwhile
+        async def read(name: str, patience_s: float | None) -> None:
+            values = got.setdefault(name, [])
+            while True:
+                try:
+                    values.append(await asyncio.wait_for(anext(streams[name]), patience_s))
+                except StopAsyncIteration:
+                    return
+                except TimeoutError:
+                    assert streams[name].state != "closed"
 
-        streams = [
-            (manager.api.stream_ticker(SYMBOL), tickers),
-            (manager.api.stream_trades(SYMBOL, policy="all"), trades),
-            (manager.api.stream_candles(SYMBOL, "1m"), candles),
+        def gaps(name: str) -> list[Gap]:
+            return [value for value in got[name] if isinstance(value, Gap)]
+
+        def all_go_on(before: dict[str, int]) -> bool:
+            return all(len(got[name]) > count for name, count in before.items())
+
+        reading = [
+            asyncio.create_task(read(name, None if "all" in name else 0.05)) for name in streams
         ]
-        reading = [asyncio.create_task(read(*one)) for one in streams]
-        await eventually(lambda: tickers and trades and candles, timeout=10.0)
+        await eventually(lambda: len(got) == 4 and all(got.values()), timeout=10.0)
         for layer in ("layer_1", "layer_2"):
             cancel_task("stream hub" if layer == "layer_1" else "storage writer")
-            await begun_anew(manager, layer)
-            for got in (tickers, trades, candles):
-                got.clear()
-            await eventually(lambda: tickers and trades and candles, timeout=10.0)
             if layer == "layer_1":
-                assert isinstance(trades[0], Gap)
-                assert trades[0].state == "unfillable"
-                assert trades[0].start < trades[0].end
-        for stream, _ in streams:
+                await eventually(lambda: not manager._running.routing.works)
+                new = api.stream_ticker(SYMBOL)
+                assert (new.state, new.reason[:14]) == ("stale", "layer_1 failed")
+                streams["new"] = new
+                reading.append(asyncio.create_task(read("new", 0.05)))
+                await eventually(lambda: gaps("trades") and gaps("all candles"))
+                assert not manager._running.routing.works, "told at once"
+            await begun_anew(manager, layer)
+            before = {name: len(values) for name, values in got.items()}
+            # This market may rest for a while.
+            await eventually(partial(all_go_on, before), timeout=30.0)
+        for stream in streams.values():
             stream.close()
         await asyncio.gather(*reading)
+        lost, ended = gaps("trades")
+        assert (lost.state, ended.state) == ("open", "unfillable")
+        assert lost.start == ended.start <= lost.end < ended.end
+        assert [gap.state for gap in gaps("all candles")] == ["open", "unfillable"] * 2
+        ids = [trade.sequential_id for trade in got["trades"] if not isinstance(trade, Gap)]
+        assert len(set(ids)) == len(ids), "no trade twice"
 
 
 async def test_closing_answers_what_was_asked_and_ends_low_at_once(
@@ -251,3 +282,33 @@ async def test_closing_answers_what_was_asked_and_ends_low_at_once(
     for ask in (api.get_system_status, api.get_performance_metrics, manager.get_system_health):
         with pytest.raises(ClosedError):
             ask()
+
+
+async def test_a_long_load_goes_on_when_its_layer_was_lost_in_the_middle(
+    simulator: Simulator, config_of: ConfigOf, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(simulator, config_of) as manager:
+        told: list[Progress] = []
+        chunks = manager.api.iter_candle_chunks(
+            SYMBOL, "1m", END - timedelta(minutes=2_000), END, Priority.NORMAL, progress=told.append
+        )
+        opens: list[int] = []
+        async for series in chunks:
+            if not opens:
+                cancel_task(f"chunks of {SYMBOL} 1m")  # a fault of that task's own
+                await manager._running.coordinator.layer.stop()
+            opens += series.time.tolist()
+        whole = await manager.api.get_candle_data(SYMBOL, "1m", END - timedelta(minutes=2_000), END)
+        assert opens == whole.time.tolist(), "nothing twice, nothing lost"
+        assert [one.state for one in told].count("waiting") == 1
+        assert (told[-1].state, told[-1].done) == ("done", told[-1].total)
+        assert manager.get_layer_status("layer_3").counters["restarts"] == 1
+        left = manager.api.iter_candle_chunks(SYMBOL, "1m", END - timedelta(days=30), END)
+        await anext(left)
+    with pytest.raises(ClosedError, match="the market-data service is closed"):
+        await drained(left)
+
+
+async def drained(chunks: ChunkStream) -> None:
+    async for _ in chunks:
+        pass

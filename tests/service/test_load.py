@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from tests.eventually import eventually
 from tests.service.conftest import A_WEDNESDAY_MS, ConfigOf
 from upbit_backbone import BackboneManager, Priority, Progress
+from upbit_backbone import manager as manager_module
+from upbit_backbone.api.load_manager import LoadReading
 from upbit_backbone.clock import utc_datetime
 from upbit_backbone.errors import SystemOverloadedError
 from upbit_backbone.protocol import BackboneRequest, BackboneResponse
 from upbit_backbone.routing.router import Router
 from upbit_backbone.simulator.server import Simulator
+from upbit_backbone.storage.storage import Storage
+from upbit_backbone.telemetry.loop_lag import LoopLagProbe
 
 SYMBOL = "KRW-BTC"
 END = utc_datetime(A_WEDNESDAY_MS)
@@ -61,11 +66,9 @@ async def test_at_95_low_pauses_and_when_it_is_calm_it_resumes_page_by_page(
     simulator: Simulator, config_of: ConfigOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with loading(simulator, config_of, days=30) as (manager, backfill):
-        monitor = manager._running.monitor
         with monkeypatch.context() as patched:
-            # A HIGH call that waits for 95 of the 100 ms that it is promised.
-            waits = {Priority.HIGH: 0.095}
-            patched.setattr(monitor, "_oldest_wait_s", lambda _: waits)
+            # A host program that keeps the loop for a tenth of a second at a time.
+            patched.setattr(LoopLagProbe, "p95_s", 0.09525)
             await eventually(lambda: backfill.told[-1].state == "waiting for load")
             assert backfill.told[-1].reason == "load 95 %"
             await asyncio.sleep(0.3)  # a page may have been under way
@@ -74,7 +77,7 @@ async def test_at_95_low_pauses_and_when_it_is_calm_it_resumes_page_by_page(
                 manager.api.get_candle_data(SYMBOL, "3m", count=10, priority=Priority.LOW)
             )
             with pytest.raises(
-                SystemOverloadedError, match=r"NORMAL has to wait \(load 95 %, a HIGH"
+                SystemOverloadedError, match=r"NORMAL has to wait \(load 95 %, the event"
             ):
                 await manager.api.get_candle_data(SYMBOL, "1h", count=10, timeout=0.3)
             with pytest.raises(SystemOverloadedError, match="HIGH has to wait"):
@@ -97,6 +100,7 @@ async def test_at_95_low_pauses_and_when_it_is_calm_it_resumes_page_by_page(
         assert manager.get_layer_status("layer_3").counters["pages"] - before <= 1, (
             "a page a second"
         )
+        assert 0 < manager.api.get_performance_metrics().low_got_pages_per_s <= 4 / 3
         await eventually(lambda: manager.load_manager.low_pages_per_s is None, timeout=10.0)
         figures = manager.api.get_performance_metrics()
         assert figures.totals["shed"] >= 3
@@ -168,6 +172,37 @@ async def test_under_load_a_chart_gets_its_pages_one_after_the_other(
         await manager.shutdown()
 
 
+async def test_before_anybody_is_refused_screens_wait_longer_and_less_is_fetched_ahead(
+    simulator: Simulator, config_of: ConfigOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms: list[float] = []
+
+    def set_load(load: float) -> None:
+        # It is looked at before the monitor measures again.
+        reading = LoadReading(processor_share=load / 100)
+        manager.load_manager.observe(reading, asyncio.get_running_loop().time())
+
+    async def noted(_: Storage, *, most: Callable[[], float]) -> int:
+        for load in (10, 55):
+            set_load(load)
+            rooms.append(most())
+        return 0
+
+    monkeypatch.setattr(Storage, "warm_up_cache", noted)
+    monkeypatch.setattr(manager_module, "WARM_UP_AFTER_S", 0.0)
+    manager = BackboneManager(config_of(simulator))
+    await manager.initialize()
+    try:
+        await eventually(lambda: len(rooms) == 2)
+        assert rooms == [manager_module.WARM_SERIES, pytest.approx(25, abs=1)]
+        for load, slower in ((10, 1.0), (55, 2.5), (70, 4.0)):
+            set_load(load)
+            assert manager.load_manager.band == "open", "nobody is refused"
+            assert manager.api.screen_interval_s(0.016) == pytest.approx(0.016 * slower)
+    finally:
+        await manager.shutdown()
+
+
 @pytest.mark.slow
 async def test_a_minute_of_low_at_full_budget_is_no_load(
     simulator: Simulator, config_of: ConfigOf
@@ -189,3 +224,46 @@ async def test_a_minute_of_low_at_full_budget_is_no_load(
         assert pages >= 0.95 * 60 * 8 / 1.05
         assert backfill.told[-1].state == "running"
         assert manager.api.get_performance_metrics().totals["http_429"] == 0
+
+
+async def test_callers_who_wait_for_the_exchanges_limit_are_load_and_one_chart_is_none(
+    simulator: Simulator, config_of: ConfigOf
+) -> None:
+    manager = BackboneManager(config_of(simulator))
+    await manager.initialize()
+    try:
+        monitor = manager._running.monitor
+
+        def waits(now: float) -> dict[str, float]:
+            reading = monitor.measure(now)
+            return {
+                priority.name: wait_s for priority, wait_s in reading.oldest_limit_wait_s.items()
+            }
+
+        async def highest(*calls: Coroutine[Any, Any, Any]) -> dict[str, float]:
+            tasks, found = [asyncio.create_task(call) for call in calls], dict[str, float]()
+            for _ in range(20):
+                await asyncio.sleep(0.02)
+                for name, wait_s in waits(monitor._clock.monotonic()).items():
+                    found[name] = max(wait_s, found.get(name, 0.0))
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            return found
+
+        def page(number: int, priority: Priority) -> Coroutine[Any, Any, Any]:
+            end = END - timedelta(days=2 + number)
+            return manager.api.get_candle_data(
+                SYMBOL, "1m", end_time=end, count=200, priority=priority
+            )
+
+        # Nine pages of one call beside each other: it has begun with the first.
+        chart = manager.api.get_candle_data(SYMBOL, "1m", end_time=END, count=1_800)
+        assert (await highest(chart)).get("NORMAL", 0.0) < 0.1
+        found = await highest(*(page(number, Priority.CRITICAL) for number in range(25)))
+        assert found["CRITICAL"] > 0.2
+        assert monitor.load.band == "low waits"
+        [term] = [one for one in monitor.load.terms if one.name == "CRITICAL waits"]
+        assert term.load == 90
+    finally:
+        await manager.shutdown()

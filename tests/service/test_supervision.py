@@ -39,6 +39,7 @@ class Layer:
         self.house = house
         self.number = number
         self.failure = ""
+        self.counters: dict[str, float] = {}
         self.answers = asyncio.Event()
         if house.answering:
             self.answers.set()
@@ -62,7 +63,7 @@ class Layer:
             raise self.house.stop_failure
 
     def status(self) -> LayerStatus:
-        counters = {"number": float(self.number)}
+        counters = {"number": float(self.number)} | self.counters
         return LayerStatus("layer_1", "healthy", "", utc_datetime(0), counters)
 
     def peek(
@@ -347,3 +348,25 @@ async def test_an_end_in_the_middle_of_a_restart_leaves_nothing(
         await asyncio.wait([watch])
         await house.kept.stop()
         assert not any(layer.running for layer in house.built), cut_after_s
+
+
+async def test_what_a_layer_has_counted_outlives_it(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(pause_s=1.1) as house:
+        first = house.layer
+        first.counters = {"requests": 6.0, "http_429": 2.0, "waiting": 5.0}
+        told = [house.kept.status().counters]
+        first.failure = "its task is gone"
+        first.counters["requests"] = 7.0  # one that was under way
+        told.append(house.kept.status().counters)
+        await asyncio.sleep(LOOK_EVERY_S + 0.01)
+        told.append(house.kept.status().counters)
+        await asyncio.sleep(1.1)
+        told.append(house.kept.status().counters)
+        house.layer.counters = {"requests": 9.0, "waiting": 1.0}
+        told.append(house.kept.status().counters)
+        house.layer.failure = "again"
+        await asyncio.sleep(LOOK_EVERY_S + 0.01)
+        told.append(house.kept.status().counters)
+    assert [counters.get("requests") for counters in told] == [6, 7, 7, 7, 16, 16]
+    assert [counters.get("http_429") for counters in told] == [2] * 6
+    assert [counters.get("waiting") for counters in told] == [5, None, None, None, 1, None]

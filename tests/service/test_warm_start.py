@@ -46,11 +46,11 @@ async def test_memory_that_cannot_be_filled_keeps_nothing_from_starting_or_stopp
     monkeypatch.setattr(manager, "WARM_UP_AFTER_S", 0.0)
     tried = asyncio.Event()
 
-    async def fail(_: Storage) -> int:
+    async def fail(_: Storage, **__: object) -> int:
         tried.set()
         raise StorageUnavailableError("the disk is gone")
 
-    async def hang(_: Storage) -> int:
+    async def hang(_: Storage, **__: object) -> int:
         tried.set()
         await asyncio.Event().wait()
         return 0

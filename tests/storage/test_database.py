@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import aiosqlite
 import pytest
 
 from tests.eventually import eventually
+from upbit_backbone.call_in_work import CallInWork, working_for
 from upbit_backbone.errors import (
     ClosedError,
     StorageCorruptError,
@@ -26,7 +27,8 @@ from upbit_backbone.errors import (
     StorageUnavailableError,
 )
 from upbit_backbone.origin import Origin
-from upbit_backbone.storage.database import FILE_NAME, Database
+from upbit_backbone.protocol import Priority
+from upbit_backbone.storage.database import FILE_NAME, READERS, Database
 from upbit_backbone.storage.migrations import SCHEMA_VERSION
 from upbit_backbone.storage.sql import Sql
 
@@ -249,6 +251,16 @@ async def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
         assert "full" in str(outcomes[0])
         assert not isinstance(outcomes[1], BaseException)
     assert kept(tmp_path) == {"small"}
+
+
+async def test_a_file_that_another_program_writes_is_opened_and_read(tmp_path: Path) -> None:
+    async with opened(tmp_path) as database:
+        await database.write(remember("a"))
+    with closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        async with asyncio.timeout(3), opened(tmp_path) as database:
+            held = await database.read(lambda sql: dict(sql.execute("SELECT * FROM meta")))
+            assert held["a"] == "a"
 
 
 async def test_a_file_locked_by_another_program_fails_all_who_wait_at_once(tmp_path: Path) -> None:
@@ -525,3 +537,35 @@ async def test_a_reader_cannot_write(tmp_path: Path) -> None:
     async with opened(tmp_path) as database:
         with pytest.raises(StorageUnavailableError, match="readonly"):
             await database.read(remember("x"))
+
+
+async def test_a_call_waits_until_its_read_begins(tmp_path: Path) -> None:
+    go, begun = threading.Event(), threading.Semaphore(0)
+
+    def hold(_: Sql) -> None:
+        begun.release()
+        go.wait(10)
+
+    async def read(priority: Priority | None) -> None:
+        with nullcontext() if priority is None else working_for(CallInWork(priority)):
+            await database.read(hold)
+
+    async with opened(tmp_path) as database:
+        busy = [asyncio.create_task(read(Priority.HIGH)) for _ in range(READERS)]
+        for _ in range(READERS):
+            await asyncio.to_thread(begun.acquire)
+        assert database.oldest_wait_s() == {}, "they are being read"
+        late = [
+            asyncio.create_task(read(priority))
+            for priority in (None, Priority.CRITICAL, Priority.CRITICAL, Priority.LOW)
+        ]
+        await asyncio.sleep(0.05)
+        waits_s = database.oldest_wait_s()
+        assert waits_s.keys() == {Priority.CRITICAL, Priority.LOW}
+        assert 0.03 < waits_s[Priority.CRITICAL] < 5
+        late[-1].cancel()
+        await asyncio.wait(late[-1:])
+        assert database.oldest_wait_s().keys() == {Priority.CRITICAL}
+        go.set()
+        await asyncio.gather(*busy, *late[:-1])
+        assert database.oldest_wait_s() == {}

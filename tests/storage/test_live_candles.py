@@ -559,8 +559,14 @@ async def test_a_late_trade_revises_what_is_stored_also_after_a_page_was_read(
         await stored_to(storage, tmp_path, 1)
         await storage.fetch(asked(end_ms=NOON + M, count=5))
         assert states(tmp_path) == [(-4, 1, "complete", "rest")]
+        heard: list[Any] = []
+        storage._on_revised = lambda *told: heard.append(told)
+        assert storage.status().counters["revisions"] == 0, "the page says the same"
         await tell(stream, candle(0, "revised", volume=99.0))
         await eventually(lambda: rows_in(tmp_path)[-1][5] == 99.0)
+        counters = storage.status().counters
+        assert (counters["revisions"], counters["restated"]) == (1, 0)
+        assert heard == [(SYMBOL, Timeframe.M1, [NOON], "a trade came late")]
         assert states(tmp_path)[-1] == (0, 1, "complete", "live")
         told = [(await anext(reader)).state for _ in range(3)]
         assert told == ["closed", "settled", "revised"]
@@ -617,6 +623,7 @@ async def test_an_hour_of_candles_is_settled_by_one_low_page(
         assert revised == [utc_datetime(NOON + n * M) for n in (wrong, unseen)]
         counters = storage.status().counters
         assert (counters["settled"], counters["restated"]) == (57, 3)
+        assert counters["revisions"] == 3
         assert counters["settling_pages"] == 1
 
 

@@ -176,9 +176,9 @@ async def test_what_is_stored_is_listed_series_by_series(tmp_path: Path) -> None
     found = (await store(tmp_path).contents()).series
     last_ms = WHOLE.start_ms + (COUNT - 1) * 60_000
     assert found == (
-        SeriesFigures(*KEY, COUNT - 2, WHOLE.start_ms + 60_000, last_ms - 60_000),
-        SeriesFigures(*THIRD, 7, WHOLE.start_ms, WHOLE.start_ms + 6 * 60_000),
-        SeriesFigures(*OTHER, COUNT, WHOLE.start_ms, last_ms),
+        SeriesFigures(*KEY, COUNT - 2, WHOLE.start_ms + 60_000, last_ms - 60_000, 0, 0),
+        SeriesFigures(*THIRD, 7, WHOLE.start_ms, WHOLE.start_ms + 6 * 60_000, 1, 7 * 60_000),
+        SeriesFigures(*OTHER, COUNT, WHOLE.start_ms, last_ms, 0, 0),
     )
 
 
@@ -193,7 +193,7 @@ async def test_a_store_without_candles_makes_no_backup_and_replaces_none(tmp_pat
 
 
 ARCHIVE = """
-import asyncio, os, sys
+import asyncio, concurrent.futures.thread, os, sys  # whoever it becomes may read no library
 from pathlib import Path
 from tests.manual_clock import AUTUMN_2025_MS, ManualClock
 from tests.storage.test_damage import KEY
@@ -426,7 +426,7 @@ async def test_a_backup_that_does_not_fit_on_the_disk_leaves_nothing(tmp_path: P
 
 
 READ_ONLY = """
-import asyncio, os, sys
+import asyncio, concurrent.futures.thread, os, sys  # whoever it becomes may read no library
 from pathlib import Path
 from tests.storage.test_store_file import store
 from upbit_backbone.errors import StorageUnavailableError

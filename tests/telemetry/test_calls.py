@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from random import Random
 
@@ -20,6 +21,7 @@ from upbit_backbone.telemetry.calls import (
     SLOW_S,
     TIERS,
     CallRecorder,
+    HitQueue,
     layer_totals,
 )
 
@@ -216,10 +218,12 @@ def test_counters_of_the_layers_have_their_names_here() -> None:
         {
             "layer_1.joined": 1.0,
             "layer_1.refused": 7.0,
+            "layer_1.http_429": 5.0,
             "layer_1.blocks": 2.0,
             "layer_1.reconnects": 3.0,
             "layer_1.gaps_opened": 4.0,
-            "layer_2.restated": 5.0,
+            "layer_2.restated": 4.0,
+            "layer_2.revisions": 5.0,
             "layer_3.retries": 6.0,
         }
     )
@@ -306,6 +310,117 @@ def test_many_hits_are_sampled_except_the_slow_ones() -> None:
 def test_hits_beyond_what_may_wait_cost_no_memory() -> None:
     calls = recorder()
     tell = calls.hits_of(DataType.ORDERBOOK)[Priority.NORMAL]
-    for _ in range(MAX_HITS + 10):
+    many = 3 * MAX_HITS + 10
+    for _ in range(many):
         tell(2e-6)
-    assert calls.requests == MAX_HITS
+    assert calls.requests == many
+    quick = calls.hits_of(DataType.TICKER)[Priority.NORMAL]
+    for _ in range(MAX_HITS // 2):
+        quick(3e-6)
+    quick(0.5)
+    calls.drain(1.0)
+    assert calls.requests == many + MAX_HITS // 2 + 1
+    figures = calls.windows(1.0)["10s"]
+    assert figures.requests_per_s == calls.requests
+    assert figures.measured == pytest.approx(SAMPLED_A_SECOND / calls.requests, rel=0.01)
+    book = of_kind(calls, 1.0, "10s", Priority.NORMAL, DataType.ORDERBOOK, PEEK)
+    assert book.latency.count == pytest.approx(many, rel=0.001)
+    assert calls.hits == pytest.approx(calls.requests, rel=0.001)
+    kind = of_kind(calls, 1.0, "10s", Priority.NORMAL, DataType.TICKER, PEEK)
+    assert kind.latency.max_ms == pytest.approx(500, rel=0.05)
+
+
+@given(
+    kept=st.integers(2, 7),
+    steps=st.lists(st.one_of(st.integers(0, 40), st.just("look"), st.just("take")), max_size=12),
+)
+def test_a_full_queue_of_hits_holds_the_newest_and_counts_all(
+    kept: int, steps: list[int | str]
+) -> None:
+    queue = HitQueue(kept)
+    told: list[float] = []
+    for step in steps:
+        if isinstance(step, int):
+            for _ in range(step):
+                told.append(float(len(told)))
+                queue.append(told[-1])
+        elif step == "look":
+            assert len(queue) == len(told)
+        else:
+            held, count = queue.take()
+            assert count == len(told)
+            assert held == told[len(told) - len(held) :]
+            assert len(held) == min(count, kept) or len(held) == kept - 1
+            told.clear()
+    assert len(queue) == len(told)
+
+
+def test_a_queue_of_hits_ends_with_who_needs_it() -> None:
+    queue = HitQueue(3)
+    gone = weakref.ref(queue)
+    append = queue.append
+    del queue
+    assert gone() is None
+    for _ in range(10):
+        append(1.0)
+
+
+def test_a_call_whose_time_was_over_counts_with_all_of_it_and_other_errors_do_not() -> None:
+    calls = recorder()
+    kind = (Priority.CRITICAL, DataType.TICKER, COLD)
+    for _ in range(10):
+        calls.answered(*kind, "exchange", 0.01)
+        calls.failed(*kind, "DeadlineError", 2.0)
+        calls.failed(*kind, "SystemOverloadedError", 2.0)
+        calls.failed(*kind, "TransportError", 9.0)
+    figures = of_kind(calls, 1.0, "10s", *kind)
+    assert (figures.latency.count, figures.requests, figures.error_rate) == (30, 40, 0.75)
+    assert figures.latency.p50_ms == figures.latency.max_ms == pytest.approx(2_000, rel=0.01)
+    assert calls.windows(1.0)["10s"].answers == {"memory": 0, "storage": 0, "exchange": 10}
+
+
+def test_a_call_that_was_given_up_is_a_request_and_no_error() -> None:
+    calls = recorder()
+    calls.answered(Priority.HIGH, DataType.TICKER, COLD, "exchange", 0.01)
+    calls.happened("cancelled", 3)
+    assert (calls.requests, calls.errors) == (4, 0)
+    figures = calls.windows(1.0)["10s"]
+    assert (figures.counts["cancelled"], figures.requests_per_s, figures.error_rate) == (3, 4, 0)
+    assert (calls.requests, calls.errors, calls.totals["cancelled"]) == (4, 0, 3)
+
+
+def test_a_part_of_a_long_load_is_a_call_that_says_nothing_of_hits() -> None:
+    calls = recorder()
+    calls.answered(Priority.LOW, DataType.CANDLE, "chunks", None, 0.3)
+    hit(calls)
+    figures = calls.windows(1.0)["10s"]
+    assert of_kind(calls, 1.0, "10s", Priority.LOW, DataType.CANDLE, "chunks").requests == 1
+    assert (figures.hit_rate, calls.requests, calls.hits) == (1.0, 2, 1)
+
+
+@pytest.mark.parametrize("rare", [1, 4, 5, 40, 700])
+def test_a_rare_kind_of_call_is_measured_whole_beside_a_flood_of_others(rare: int) -> None:
+    calls = recorder()
+    flood, seldom = (
+        calls.hits_of(data_type)[priority]
+        for data_type, priority in (
+            (DataType.TICKER, Priority.NORMAL),
+            (DataType.ORDERBOOK, Priority.CRITICAL),
+        )
+    )
+    for second in range(1, 6):
+        for _ in range(8 * SAMPLED_A_SECOND):
+            flood(2e-6)
+        for _ in range(rare):
+            seldom(5e-6)
+            calls.answered(Priority.HIGH, DataType.CANDLE, "direct", "storage", 5e-6)
+        calls.drain(float(second))
+    figures = calls.windows(5.0)["10s"]
+    kind = of_kind(calls, 5.0, "10s", Priority.CRITICAL, DataType.ORDERBOOK, PEEK)
+    assert kind.latency.count == 5 * rare
+    assert kind.latency.p50_ms == pytest.approx(0.005, rel=0.02)
+    assert of_kind(calls, 5.0, "10s", Priority.HIGH, DataType.CANDLE, "direct").requests == 5 * rare
+    many = of_kind(calls, 5.0, "10s", Priority.NORMAL, DataType.TICKER, PEEK)
+    assert many.latency.count == pytest.approx(40 * SAMPLED_A_SECOND, rel=0.001)
+    assert figures.measured == pytest.approx(1 / 8, rel=0.2)
+    assert figures.answers["memory"] == 5 * (8 * SAMPLED_A_SECOND + rare), "counted exactly"

@@ -10,12 +10,15 @@ from hypothesis import strategies as st
 
 from tests.eventually import eventually
 from upbit_backbone.clock import SystemClock
-from upbit_backbone.telemetry.loop_lag import INTERVAL_S, KEPT, LoopLagProbe
+from upbit_backbone.telemetry.loop_lag import INTERVAL_S, QUIET_S, SPAN_S, LoopLagProbe
 
 
 def probe_with(*lags_s: float) -> LoopLagProbe:
-    probe = LoopLagProbe(SystemClock())
-    probe._lags.extend(lags_s)
+    """One that slept and woke so much late, again and again."""
+    probe, now = LoopLagProbe(SystemClock()), 0.0
+    for lag_s in lags_s:
+        now += INTERVAL_S + lag_s
+        probe.woke(lag_s, now)
     return probe
 
 
@@ -23,7 +26,25 @@ def probe_with(*lags_s: float) -> LoopLagProbe:
     ("lag_ms", "load"), [(0, 0), (5, 0), (52.5, 50), (100, 100), (99.05, 99), (4_000, 100)]
 )
 def test_load_is_nothing_up_to_5_ms_and_everything_from_100_ms(lag_ms: float, load: float) -> None:
-    assert probe_with(*[lag_ms / 1_000] * KEPT).load == pytest.approx(load)
+    assert probe_with(*[lag_ms / 1_000] * 30).load == pytest.approx(load)
+
+
+@pytest.mark.parametrize(("stall_s", "every_s"), [(1.0, 3.2), (0.5, 2.6), (0.3, 2.0)])
+def test_a_stall_counts_for_all_who_were_due_meanwhile(stall_s: float, every_s: float) -> None:
+    quiet = [0.001] * round((every_s - stall_s) / INTERVAL_S)
+    probe = probe_with(*quiet, *[0.001] * 20, stall_s)
+    assert probe.load == 100.0, "everybody was held up"
+    assert probe.p95_s == pytest.approx(stall_s, abs=2 * INTERVAL_S)
+    lates = sorted(lag_s for _, lag_s in probe._lags)
+    assert sum(late_s > QUIET_S for late_s in lates) == round(stall_s / INTERVAL_S)
+
+
+@pytest.mark.parametrize("usual_s", [0.0, 0.001, 0.004])
+def test_one_short_hiccup_in_two_seconds_is_no_load(usual_s: float) -> None:
+    for later in range(20):
+        lags_s = [*[usual_s] * 30, 0.09, *[usual_s] * later]
+        assert probe_with(*lags_s).load == 0.0
+    assert probe_with(*[usual_s] * 30, 0.09, 0.09).load > 80, "two are one in ten"
 
 
 def test_a_loop_that_was_not_measured_yet_is_not_late() -> None:
@@ -32,16 +53,25 @@ def test_a_loop_that_was_not_measured_yet_is_not_late() -> None:
 
 @given(lags_s=st.lists(st.floats(0, 5), min_size=1, max_size=60))
 def test_the_95th_percentile_is_not_exceeded_by_more_than_a_twentieth(lags_s: list[float]) -> None:
-    kept = lags_s[-KEPT:]
-    p95_s = probe_with(*lags_s).p95_s
+    probe = probe_with(*lags_s)
+    kept = [lag_s for _, lag_s in probe._lags]
+    p95_s = probe.p95_s
     assert p95_s in kept
-    assert sum(lag > p95_s for lag in kept) <= 0.05 * len(kept)
+    first_s, (last_s, last_lag_s) = probe._lags[0][0], probe._lags[-1]
+    spanned = 1 + (last_s + last_lag_s - first_s) / INTERVAL_S
+    assert sum(lag > p95_s for lag in kept) <= 0.05 * spanned + 1e-6
     assert sum(lag < p95_s for lag in kept) <= 0.95 * len(kept)
 
 
-def test_samples_span_two_seconds() -> None:
-    assert pytest.approx(2.0) == KEPT * INTERVAL_S
-    assert probe_with(*[1.0] * KEPT, *[0.0] * KEPT).p95_s == 0.0
+@given(lags_s=st.lists(st.floats(0, 5), min_size=1, max_size=60))
+def test_samples_span_two_seconds_of_time_however_late_the_loop_runs(lags_s: list[float]) -> None:
+    probe = probe_with(*lags_s)
+    dues = [due_s for due_s, _ in probe._lags]
+    now = dues[-1] + probe._lags[-1][1]
+    assert dues == sorted(dues)
+    assert min(dues) >= now - SPAN_S - INTERVAL_S - 1e-6
+    assert len(dues) <= 2 + SPAN_S / INTERVAL_S
+    assert probe_with(*lags_s, *[0.0] * 25).p95_s == 0.0
 
 
 class LateClock(SystemClock):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from upbit_backbone.surroundings import usable_processors
 from upbit_backbone.telemetry.machine import (
     ProcessorMeter,
     process_usage,
-    usable_processors,
 )
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from hdrh.histogram import HdrHistogram
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from upbit_backbone.protocol import LatencyStats
@@ -41,16 +41,13 @@ def counts_of(taken_s: list[float]) -> np.ndarray:
 
 
 @given(taken_s=LATENCIES)
-def test_quantiles_are_those_of_the_library_that_gets_every_call_by_itself(
-    taken_s: list[float],
-) -> None:
+def test_quantiles_are_exceeded_by_no_more_calls_than_they_say(taken_s: list[float]) -> None:
     judge = HdrHistogram(1, round(LONGEST_S / UNIT_S), SIGNIFICANT_DIGITS)
-    for taken in taken_s:
-        judge.record_value(int(taken / UNIT_S))
     stats = SCALE.stats(counts_of(taken_s))
     told_ms = (stats.p50_ms, stats.p95_ms, stats.p99_ms, stats.max_ms)
-    expected = [judge.get_value_at_percentile(percent) for percent in (50, 95, 99)]
-    expected.append(judge.get_max_value())
+    ranked = sorted(int(taken / UNIT_S) for taken in taken_s)
+    ranks = [-(-len(ranked) * percent // 100) for percent in (50, 95, 99, 100)]
+    expected = [judge.get_highest_equivalent_value(ranked[rank - 1]) for rank in ranks]
     assert told_ms == pytest.approx([units * UNIT_S * 1_000 for units in expected])
     assert stats.count == len(taken_s)
 
@@ -105,13 +102,33 @@ def test_an_interval_that_is_open_when_time_leaps_is_forgotten_in_its_time() -> 
     assert histogram.counts.sum() == 0
 
 
-@given(started_s=st.floats(0, 100), after_s=st.floats(0, 10_000))
+@given(
+    phase_s=st.floats(0, 1),
+    gaps_s=st.lists(st.floats(0.2, 3.0), min_size=1, max_size=60),
+)
+def test_a_rate_is_exact_whenever_one_counts(phase_s: float, gaps_s: list[float]) -> None:
+    counts, now = RollingCounts(Window("10s", 10, 1), phase_s), phase_s
+    for gap_s in gaps_s:
+        now += gap_s
+        counts.add("calls", 100 * gap_s, now)  # a hundred a second
+        assert counts["calls"] / counts.covered_s(now) == pytest.approx(100)
+    assert counts.covered_s(now) <= min(now - phase_s, 10 + max(gaps_s)) + 1e-6
+
+
+@given(started_s=st.floats(0, 100), share=st.floats(0, 3))
+@settings(max_examples=30)
 def test_a_window_covers_its_span_less_at_most_an_interval_once_it_ran_so_long(
-    started_s: float, after_s: float
+    started_s: float, share: float
 ) -> None:
     for window in WINDOWS:
-        covered_s = RollingCounts(window, started_s).covered_s(started_s + after_s)
-        assert covered_s <= min(after_s, window.span_s) + 1e-6
+        counts, step_s = RollingCounts(window, started_s), window.interval_s / 3
+        steps = int(share * window.intervals)
+        for step in range(steps + 1):
+            now = started_s + step * step_s
+            counts.advance(now)
+        after_s = now - started_s
+        covered_s = counts.covered_s(now)
+        assert covered_s <= min(after_s, window.span_s + step_s) + 1e-6
         assert covered_s >= min(after_s, window.span_s - window.interval_s) - 1e-6
 
 

@@ -101,6 +101,8 @@ class FakeApi:
         self.tickers_asked = 0
         self.events: list[SystemEvent] = []
         self.frames_s: list[float] = []
+        self.slower = 1.0
+        """How many times longer than usual a screen is to leave things as they are."""
 
     def open_streams(self) -> list[FakeStream]:
         return [s for streams in self.streams.values() for s in streams if not s.closed]
@@ -191,6 +193,9 @@ class FakeApi:
 
     def get_system_events(self, since: int = 0) -> tuple[SystemEvent, ...]:
         return tuple(event for event in self.events if event.number > since)
+
+    def screen_interval_s(self, shortest_s: float) -> float:
+        return shortest_s * self.slower
 
     def report_frame_time(self, taken_s: float) -> None:
         self.frames_s.append(taken_s)

@@ -122,9 +122,10 @@ def orderbook(best_bid: float) -> Orderbook:
     return Orderbook(BTC, asks, bids, 1.0, 1.0, 0.0, NOON, NOON, "websocket", True)
 
 
-def trade(number: int, price: float = 1_000.0) -> Trade:
+def trade(number: int, price: float = 1_000.0, *, after_s: float = 0.0) -> Trade:
     side: Side = "BUY" if number % 2 else "SELL"
-    return Trade(BTC, price, 0.5, side, number, False, NOON, NOON, "websocket", True)
+    made = utc_datetime(NOON_MS + round(after_s * 1_000))
+    return Trade(BTC, price, 0.5, side, number, False, made, NOON, "websocket", True)
 
 
 def status(connection: str = "live", *, simulated: bool = True, reason: str = "") -> SystemStatus:
@@ -172,7 +173,13 @@ def window(*kinds: CallStats, measured: float = 1.0) -> WindowStats:
         errors={"TransportError": 12, "DeadlineError": 3},
         answers={"memory": 3_200, "storage": 410, "exchange": 92},
         hit_rate=0.975,
-        counts={"coalesced": 41.0, "gaps": 2.0, "http_429": 0.0, "reconnects": 1.0},
+        counts={
+            "coalesced": 41.0,
+            "gaps": 2.0,
+            "http_429": 0.0,
+            "reconnects": 1.0,
+            "cancelled": 4.0,
+        },
         measured=measured,
         calls=kinds,
         latency={
@@ -191,6 +198,7 @@ def figures(
     counters: dict[str, float] | None = None,
     audit: SelfAudit | None = None,
     low_pages_per_s: float | None = None,
+    low_got_pages_per_s: float = 0.0,
     measured: float = 1.0,
 ) -> PerformanceMetrics:
     """All that the service tells of itself."""
@@ -212,11 +220,14 @@ def figures(
             LoadTerm("event loop", load, "the event loop is 17 ms late (p95)"),
             LoadTerm("memory", load / 2, "memory: 61 MB of 1,024 MB"),
             LoadTerm("processor", load / 3, "processors: 8% of the machine, 4% of it for LOW"),
-            LoadTerm("CRITICAL waits", 0.0, "a CRITICAL call has waited for 0 ms"),
-            LoadTerm("HIGH waits", 0.0, "a HIGH call has waited for 0 ms"),
-            LoadTerm("NORMAL waits", 0.0, "a NORMAL call has waited for 0 ms"),
+            LoadTerm(
+                "CRITICAL waits", 0.0, "a CRITICAL call has waited for 0 ms, promised are 50 ms"
+            ),
+            LoadTerm("HIGH waits", 0.0, "a HIGH call has waited for 0 ms, promised are 100 ms"),
+            LoadTerm("NORMAL waits", 0.0, "a NORMAL call has waited for 0 ms, promised are 500 ms"),
         ),
         low_pages_per_s=low_pages_per_s,
+        low_got_pages_per_s=low_got_pages_per_s,
         alerts=tuple(alerts),
         frame_p95_ms=4.25,
         self_audit=audit,

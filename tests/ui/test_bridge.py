@@ -69,6 +69,7 @@ class Heard:
         self.markets: list[Any] = []
         self.answers: list[RequestAnswer] = []
         self.failures: list[RequestFailure] = []
+        self.complaints: list[str] = []
         bridge.candleReady.connect(self.candles.append)
         bridge.tickerUpdated.connect(self.tickers.append)
         bridge.tradesReceived.connect(self.trades.append)
@@ -77,6 +78,7 @@ class Heard:
         bridge.marketsReady.connect(self.markets.append)
         bridge.requestAnswered.connect(self.answers.append)
         bridge.requestFailed.connect(self.failures.append)
+        bridge.statusFailed.connect(self.complaints.append)
 
 
 @asynccontextmanager
@@ -222,6 +224,32 @@ async def test_of_a_burst_of_order_books_only_the_newest_arrives() -> None:
         api.stream("orderbook", BTC).push(*(orderbook(price) for price in (1.0, 2.0, 3.0)))
         await eventually(lambda: heard.orderbooks)
         assert heard.orderbooks == [(orderbook(3.0),)]
+
+
+async def test_under_load_a_frame_comes_less_often_and_holds_more() -> None:
+    api = FakeApi()
+    async with running(api, frame_ms=20) as (bridge, heard):
+        bridge.watch_tickers([BTC])
+        await eventually(lambda: api.streams["ticker", BTC])
+
+        async def frames_of(first_price: int) -> int:
+            """How many frames ten prices take that come 20 ms apart."""
+            before = len(heard.tickers)
+            for price in range(first_price, first_price + 10):
+                api.stream("ticker", BTC).push(ticker(BTC, float(price)))
+                await asyncio.sleep(0.02)
+            await eventually(lambda: heard.tickers[-1][0].price == first_price + 9)
+            return len(heard.tickers) - before
+
+        calm = await frames_of(100)
+        api.slower = 4.0
+        busy = await frames_of(200)
+        assert busy <= calm / 2
+        assert busy <= 4
+        api.slower = 1.0
+        bridge._flush()
+        bridge._wake()
+        assert bridge._frame.interval() == 20, "nothing of it stays"
 
 
 async def test_another_symbol_ends_what_the_first_one_had() -> None:
@@ -676,3 +704,36 @@ async def test_closing_leaves_nothing() -> None:
     this_one = asyncio.current_task()
     assert [task for task in asyncio.all_tasks() if task is not this_one] == []
     bridge.deleteLater()
+
+
+class BrokenApi(FakeApi):
+    """Whoever asks how the service is doing gets an exception, while there is one."""
+
+    fault: Exception | None = None
+    refused = 0
+
+    def get_system_status(self) -> SystemStatus:
+        if self.fault is not None:
+            self.refused += 1
+            raise self.fault
+        return super().get_system_status()
+
+
+async def test_a_status_that_cannot_be_told_is_asked_for_again_and_complained_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("ui.bridge._STATUS_EVERY_S", 0.01)
+    api = BrokenApi()
+    async with running(api) as (_bridge, heard):
+        await eventually(lambda: heard.statuses)
+        api.fault = ZeroDivisionError("no call was counted")
+        await eventually(lambda: heard.complaints)
+        await eventually(lambda: api.refused >= 5)
+        assert heard.complaints == ["ZeroDivisionError: no call was counted"]
+        api.status = status("connecting")
+        api.fault = None
+        await eventually(lambda: heard.statuses[-1].connection == "connecting")
+        assert heard.complaints == ["ZeroDivisionError: no call was counted", ""]
+    (record,) = [one for one in caplog.records if one.levelname == "ERROR"]
+    assert "cannot be asked how it is doing" in record.getMessage()
+    assert record.exc_info is not None

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.qt_loop
 NIGHT_MS = 1_757_894_430_000
 """2025-09-15T00:00:30Z, inside the recordings."""
 SLOW = Fault(kind="latency", group="candles", ms=400)
-PICTURES = os.environ.get("UPBIT_BACKBONE_TEST_PICTURES")
+PICTURES = os.environ.get("BACKBONE_TEST_PICTURES")
 """A folder for what the window looked like, for whoever wants to see it."""
 
 

@@ -328,6 +328,16 @@ def test_a_lost_connection_is_stated_after_a_few_seconds_and_withdrawn(
     assert ink() == theme.fall
 
 
+def test_that_the_service_cannot_be_asked_is_said_until_it_can(
+    window: MainWindow, bridge: BackboneBridge
+) -> None:
+    bridge.statusFailed.emit("ZeroDivisionError: no call was counted")
+    assert window.messages.text.startswith("서비스의 상태를 알 수 없어")
+    assert window.messages.details == "ZeroDivisionError: no call was counted"
+    bridge.statusFailed.emit("")
+    assert window.messages.text == ""
+
+
 def test_a_break_of_a_moment_is_not_spoken_of(
     window: MainWindow, bridge: BackboneBridge, clock: ManualClock
 ) -> None:

@@ -21,14 +21,14 @@ from tests.ui.fake_api import FakeApi
 from tests.ui.samples import NOON, NOON_MS, calls, event, figures, metrics, status
 from ui.bridge import BackboneBridge
 from ui.language import Translations
-from ui.monitor import latency, load, traffic
+from ui.monitor import latency, load, queues, traffic
 from ui.monitor.event_list import KEPT, EventList
 from ui.monitor.figure_grid import Cell, Column, FigureGrid
 from ui.monitor.layers import layer_rows
-from ui.monitor.panel import CALLS, COUNTS, EVENTS, OVERVIEW, MonitorPanel
+from ui.monitor.panel import CALLS, COUNTS, EVENTS, LOAD, OVERVIEW, MonitorPanel
 from ui.monitor.sections import Sections
 from ui.monitor.verdict import verdict
-from ui.monitor.words import milliseconds, rate, size
+from ui.monitor.words import count, count_name, milliseconds, rate, size
 from ui.theme import Theme
 from upbit_backbone import MarketDataAPI, PerformanceMetrics, Priority, SystemStatus
 from upbit_backbone.protocol import (
@@ -41,6 +41,9 @@ from upbit_backbone.protocol import (
     SystemEvent,
     SystemHealth,
 )
+from upbit_backbone.telemetry.alerts import LARGE, Alerts
+from upbit_backbone.telemetry.calls import COUNTED
+from upbit_backbone.telemetry.events import EventLog
 
 SLOW = Alert("slow CRITICAL", NOON, "p99 of CRITICAL calls is 63 ms, promised are 50 ms")
 DAY_MS = 86_400_000
@@ -141,8 +144,12 @@ def row_of(rows: Sequence[Sequence[Cell]], name: str) -> Sequence[Cell]:
     return next(row for row in rows if row[0].text == name)
 
 
-def priorities(*kinds: CallStats) -> list[list[Cell]]:
-    told = figures(kinds=kinds)
+def alerted(name: str) -> Alert:
+    return Alert(name, NOON, f"of {name}")
+
+
+def priorities(*kinds: CallStats, alerts: Sequence[str] = ()) -> list[list[Cell]]:
+    told = figures(kinds=kinds, alerts=[alerted(name) for name in alerts])
     return latency.priority_rows(told, told.windows["5m"])
 
 
@@ -155,8 +162,8 @@ def test_a_promise_that_is_kept_stands_quietly_beside_the_figures(theme: Theme) 
 
 
 def test_a_broken_promise_is_red_and_named(theme: Theme) -> None:
-    kind = calls(Priority.CRITICAL, DataType.TICKER, "direct: api → router", 50, 63.0)
-    row = row_of(priorities(kind), "CRITICAL")
+    kind = calls(Priority.CRITICAL, DataType.TICKER, "direct: api → router", 100, 63.0)
+    row = row_of(priorities(kind, alerts=["slow CRITICAL"]), "CRITICAL")
     assert (row[3].text, row[3].ink) == ("63.0", "bad")
     assert (row[5].text, row[5].ink) == ("> 50", "bad")
     assert row[3].tip == "ticker by direct: api → router: p99 63.0 ms, promised are 50 ms"
@@ -168,6 +175,9 @@ def test_a_few_slow_calls_break_no_promise_and_are_pale(theme: Theme) -> None:
     row = row_of(priorities(kind), "CRITICAL")
     assert (row[3].ink, row[5].ink) == ("faint", "dim")
     assert "too few samples" in row[3].tip
+    alone = calls(Priority.CRITICAL, DataType.TICKER, "direct: api → router", 99, 63.0)
+    row = row_of(priorities(alone), "CRITICAL")
+    assert (row[3].ink, row[5].text, row[5].ink) == ("text", "kept", "dim")
 
 
 def test_what_must_be_asked_of_the_exchange_breaks_no_promise_to_high(theme: Theme) -> None:
@@ -180,10 +190,11 @@ def test_what_must_be_asked_of_the_exchange_breaks_no_promise_to_high(theme: The
 
 def test_memory_that_is_slow_breaks_the_promise_to_critical(theme: Theme) -> None:
     peek = calls(Priority.CRITICAL, DataType.TICKER, "peek", 50, 3.0)
-    row = row_of(priorities(peek), "CRITICAL")
+    row = row_of(priorities(peek, alerts=["slow CRITICAL"]), "CRITICAL")
     assert (row[5].text, row[5].ink) == ("broken", "bad")
-    told = figures(kinds=[peek])
-    (_, detailed) = latency.kind_rows(told.windows["5m"])
+    assert (row[3].text, row[3].ink) == ("3.00", "text"), "of all calls; it is below its promise"
+    told = figures(kinds=[peek], alerts=[alerted("slow CRITICAL")])
+    (_, detailed) = latency.kind_rows(told, told.windows["5m"])
     assert [cell.text for cell in detailed][:3] == ["CRITICAL", "ticker", "memory"]
     assert (detailed[7].text, detailed[7].ink) == ("> 1", "bad")
 
@@ -193,7 +204,8 @@ def test_each_kind_of_calls_has_its_row(theme: Theme) -> None:
         calls(Priority.HIGH, DataType.ORDERBOOK, "peek", 300, 0.5),
         calls(Priority.LOW, DataType.CANDLE, "bus: api → storage", 30, 800.0),
     ]
-    rows = latency.kind_rows(figures(kinds=kinds).windows["5m"])
+    told = figures(kinds=kinds)
+    rows = latency.kind_rows(told, told.windows["5m"])
     assert [[cell.text for cell in row] for row in rows[1:]] == [
         [
             "HIGH",
@@ -225,10 +237,26 @@ def test_each_kind_of_calls_has_its_row(theme: Theme) -> None:
     assert len({len(row) for row in rows}) == 1
 
 
+def test_how_much_was_asked_of_the_exchange_is_said_in_the_language(
+    translations: Translations,
+) -> None:
+    translations.use("ko")
+    assert latency.path_word("bus: api → router, 3 to 5 pages") == "bus: api → router, 3~5페이지"
+    assert latency.path_word("bus: api → storage") == "bus: api → storage"
+    long = "in stretches: api → coordinator → storage"
+    assert latency.path_word(long) == "나누어 받기: api → coordinator → storage"
+    assert latency.path_word("direct, without the bus: api → storage, more than 5 pages") == (
+        "direct, 버스 없이: api → storage, 5페이지 초과"
+    )
+    assert latency.path_word("other") == "기타 경로"
+
+
 def test_that_calls_are_sampled_is_said(theme: Theme) -> None:
-    rows = latency.kind_rows(figures(measured=0.4).windows["5m"])
+    told = figures(measured=0.4)
+    rows = latency.kind_rows(told, told.windows["5m"])
     assert rows[-1][2].text == "so many calls that 40% of them are measured"
-    assert len(latency.kind_rows(figures().windows["5m"])) == 1
+    told = figures()
+    assert len(latency.kind_rows(told, told.windows["5m"])) == 1
 
 
 def test_a_service_without_windows_shows_its_five_minutes(theme: Theme) -> None:
@@ -237,11 +265,87 @@ def test_a_service_without_windows_shows_its_five_minutes(theme: Theme) -> None:
     assert traffic.glance(metrics(), None)[0][5].text == "1"
 
 
+def failing(call: CallStats, error_rate: float) -> CallStats:
+    asked = call.latency.count
+    return msgspec.structs.replace(call, error_rate=error_rate, requests=asked)
+
+
+ROUTER = "direct: api → router"
+
+
+@pytest.mark.parametrize(
+    ("kind", "red"),
+    [
+        (calls(Priority.CRITICAL, DataType.TICKER, ROUTER, 100, 63.0), True),
+        (calls(Priority.CRITICAL, DataType.TICKER, ROUTER, 99, 63.0), False),
+        (calls(Priority.CRITICAL, DataType.TICKER, ROUTER, 20, 120.0), True),
+        (calls(Priority.CRITICAL, DataType.TICKER, ROUTER, 19, 900.0), False),
+        (calls(Priority.CRITICAL, DataType.TICKER, "peek", 5_000, 1.1), True),
+        (calls(Priority.CRITICAL, DataType.TICKER, "peek", 5_000, 0.004), False),
+        (calls(Priority.HIGH, DataType.TICKER, ROUTER, 500, 900.0), False),
+        (calls(Priority.NORMAL, DataType.CANDLE, f"bus: api → router{LARGE}", 500, 900.0), False),
+        (calls(Priority.NORMAL, DataType.CANDLE, f"bus: api → router{LARGE}", 500, 1_900.0), True),
+        (calls(Priority.LOW, DataType.CANDLE, "bus: api → router", 500, 9_000.0), False),
+        (failing(calls(Priority.HIGH, DataType.TICKER, ROUTER, 200, 1.0), 0.06), True),
+        (failing(calls(Priority.HIGH, DataType.TICKER, ROUTER, 200, 1.0), 0.05), False),
+        (failing(calls(Priority.HIGH, DataType.TICKER, ROUTER, 19, 1.0), 0.9), False),
+        (failing(calls(Priority.LOW, DataType.CANDLE, ROUTER, 200, 1.0), 0.9), False),
+    ],
+)
+def test_a_red_figure_and_all_is_well_are_never_seen_together(
+    theme: Theme, kind: CallStats, red: bool
+) -> None:
+    clock = ManualClock(NOON_MS)
+    alerts = Alerts(EventLog(clock), clock)
+    for now, lasts in ((0.0, False), (40.0, red)):
+        alerts.observe_calls([kind], now)
+        told = figures(kinds=[kind], alerts=alerts.active)
+        stats = msgspec.structs.replace(told.windows["5m"], error_rate=kind.error_rate)
+        shown = [
+            *latency.priority_rows(told, stats),
+            *latency.kind_rows(told, stats),
+            *traffic.glance(told, stats),
+            *traffic.call_rows(told, stats),
+        ]
+        inks = {cell.ink for row in shown for cell in row}
+        assert ("bad" in inks, verdict(status(), told).health) == (
+            lasts,
+            "degraded" if lasts else "healthy",
+        )
+        assert not any(cell.text == "0.00" and cell.ink == "bad" for row in shown for cell in row)
+
+
+@pytest.mark.parametrize(
+    ("error_rate", "alerts", "text", "ink"),
+    [
+        (0.0, [], "0.0%", "text"),
+        (0.0004, ["errors HIGH"], "0.0%", "text"),
+        (0.004, ["errors HIGH"], "0.4%", "warning"),
+        (0.05, ["errors HIGH"], "5.0%", "warning"),
+        (0.06, ["slow HIGH"], "6.0%", "warning"),
+        (0.06, ["errors HIGH"], "6.0%", "bad"),
+    ],
+)
+def test_a_share_of_errors_has_the_same_colour_on_every_page(
+    theme: Theme, error_rate: float, alerts: list[str], text: str, ink: str
+) -> None:
+    kind = failing(calls(Priority.HIGH, DataType.TICKER, ROUTER, 200, 1.0), error_rate)
+    told = figures(kinds=[kind], alerts=[alerted(name) for name in alerts])
+    stats = msgspec.structs.replace(told.windows["5m"], error_rate=error_rate)
+    cells = (
+        traffic.glance(told, stats)[0][5],
+        traffic.call_rows(told, stats)[1][1],
+        latency.kind_rows(told, stats)[1][9],
+    )
+    assert [(cell.text, cell.ink) for cell in cells] == [(text, ink)] * 3
+
+
 # Load and LOW
 
 
-def test_the_worst_reason_for_load_comes_first_and_says_why(theme: Theme) -> None:
-    rows = load.term_rows(figures(load=93.0))
+def test_every_reason_for_load_has_its_place_and_the_worst_stands_out(theme: Theme) -> None:
+    told = figures(load=93.0)
+    rows = load.term_rows(told)
     assert [[cell.text for cell in row] for row in rows] == [
         ["Event loop", "93", "CRITICAL waits", "0"],
         ["Memory", "46", "HIGH waits", "0"],
@@ -250,6 +354,52 @@ def test_the_worst_reason_for_load_comes_first_and_says_why(theme: Theme) -> Non
     assert rows[0][0].tip == rows[0][1].tip == "the event loop is 17 ms late (p95)"
     assert (rows[0][0].ink, rows[0][1].ink) == ("text", "bad")
     assert (rows[1][0].ink, rows[1][1].ink) == ("dim", "text")
+    turned = msgspec.structs.replace(told, load_terms=told.load_terms[::-1])
+    assert load.term_rows(turned) == rows, "nothing jumps when another reason is the worst"
+
+
+def test_the_load_page_says_every_reason_and_whom_it_holds_back(theme: Theme) -> None:
+    rows = load.reason_rows(figures(load=93.0, band="critical only"))
+    assert [cell.text for cell in rows[0]] == ["Load", "93", "all but CRITICAL wait"]
+    assert (rows[0][1].ink, rows[0][2].ink) == ("bad", "warning")
+    assert [cell.text for cell in rows[1]] == [
+        "Event loop",
+        "93",
+        "the event loop is 17 ms late (p95)",
+    ]
+    assert [row[0].text for row in rows[2:]] == [
+        "Memory",
+        "Processor",
+        "CRITICAL waits",
+        "HIGH waits",
+        "NORMAL waits",
+    ]
+
+
+def test_who_waits_works_and_was_refused_is_counted(theme: Theme) -> None:
+    counters = {
+        "layer_4.normal_waiting": 3.0,
+        "layer_4.normal_in_work": 8.0,
+        "layer_4.low_waiting": 1_000.0,
+        "layer_4.low_in_work": 2.0,
+        "layer_4.low_refused": 5.0,
+        "layer_4.low_throttles": 1.0,
+        "layer_4.bus_failures": 2.0,
+        "layer_1.waiting": 4.0,
+        "layer_1.refused": 1.0,
+        "layer_1.critical_wait_ms": 17.04,
+    }
+    rows = queues.queue_rows(figures(counters=counters))
+    assert [[cell.text for cell in row] for row in rows] == [
+        ["Who waits", "waiting", "in work", "refused"],
+        ["NORMAL", "3", "8", "0"],
+        ["LOW", "1,000", "2", "5"],
+        ["Exchange's limit", "4", "", "1"],
+        ["CRITICAL waited (ms)", "17.0", "", ""],
+        ["Throttles of LOW", "1", "", ""],
+        ["Failures of the bus", "2", "", ""],
+    ]
+    assert (rows[1][3].ink, rows[2][3].ink) == ("faint", "warning")
 
 
 def test_a_service_that_tells_no_terms_leaves_their_room_empty(theme: Theme) -> None:
@@ -260,10 +410,10 @@ def test_a_service_that_tells_no_terms_leaves_their_room_empty(theme: Theme) -> 
     ("band", "pages_per_s", "counters", "text", "ink"),
     [
         ("open", None, {}, "idle, may run", "text"),
-        ("open", None, {"layer_4.low_in_work": 2.0}, "runs", "good"),
+        ("open", None, {"layer_4.low_in_work": 2.0}, "runs, 3.5 pages/s", "good"),
         ("low waits", 0.0, {"layer_4.low_in_work": 2.0}, "waits for the load", "warning"),
         ("critical only", 0.0, {}, "waits for the load", "warning"),
-        ("open", 4.0, {"layer_4.low_waiting": 1.0}, "resumes, up to 4.0 pages/s", "text"),
+        ("open", 4.0, {"layer_4.low_waiting": 1.0}, "resumes, 3.5 of 4.0 pages/s", "text"),
         ("low waits", 0.0, {"layer_4.low_throttles": 1.0}, "paused by a program", "warning"),
     ],
 )
@@ -275,7 +425,10 @@ def test_lows_state_is_named(
     text: str,
     ink: str,
 ) -> None:
-    told = figures(band=band, low_pages_per_s=pages_per_s, counters=counters)
+    got = 3.5 if band == "open" and counters else 0.0
+    told = figures(
+        band=band, low_pages_per_s=pages_per_s, low_got_pages_per_s=got, counters=counters
+    )
     cell = load.low_state(told)
     assert (cell.text, cell.ink) == (text, ink)
 
@@ -302,7 +455,8 @@ def test_what_happened_stands_beside_what_happened_since_the_start(theme: Theme)
     told = figures()
     rows = traffic.count_rows(told, told.windows["5m"])
     named = {row[at].text: (row[at + 1], row[at + 2]) for row in rows[1:] for at in (0, 3)}
-    assert len(named) == 8
+    assert named.keys() == {*map(count_name, COUNTED), ""}, "none is left out"
+    assert (named["Given up by callers"][0].text, len(rows)) == ("4", 1 + traffic.COUNT_LINES)
     recent, total = named["Gaps in trades"]
     assert (recent.text, recent.ink, total.text) == ("2", "warning", "7")
     recent, total = named["Too many (429)"]
@@ -345,12 +499,15 @@ def test_the_self_audit_is_never_rounded_up_to_all_right(
 
 
 def test_figures_are_as_short_as_can_be_read() -> None:
-    values = (0.004, 0.42, 9.99, 9.996, 42.0, 99.96, 1_234.5)
+    values = (0.004, 0.42, 9.99, 9.996, 42.0, 99.96, 1_234.5, 12_345.0)
     assert [milliseconds(value) for value in values] == (
-        ["0.00", "0.42", "9.99", "10.0", "42.0", "100", "1,234"]
+        ["0.00", "0.42", "9.99", "10.0", "42.0", "100", "1,234", "12.3s"]
     )
-    assert [rate(value) for value in (0, 0.02, 0.999, 3.44, 120.0)] == (
-        ["0.0", "0.02", "1.0", "3.4", "120"]
+    assert [rate(value) for value in (0, 0.02, 0.999, 3.44, 120.0, 1_250.0, 48_123.0)] == (
+        ["0.0", "0.02", "1.0", "3.4", "120", "1.2k", "48k"]
+    )
+    assert [count(times) for times in (0, 12_345, 99_999, 123_456, 999_999, 18_000_000)] == (
+        ["0", "12,345", "99,999", "123k", "1.0M", "18.0M"]
     )
     assert [size(value) for value in (0, 650_000, 2**20, 2**31)] == (
         ["0 KB", "635 KB", "1.0 MB", "2.00 GB"]
@@ -454,6 +611,9 @@ def test_only_the_page_that_is_open_is_written(panel: MonitorPanel) -> None:
     assert panel._terms.texts[0][1] == "42", "of the page that is not open"
     panel.open_page(OVERVIEW)
     assert panel._terms.texts[0][1] == "12"
+    assert panel._queues.texts == []
+    panel.open_page(LOAD)
+    assert {"Exchange's limit", "nobody waits"} <= shown_texts(panel)
 
 
 def test_the_window_is_chosen(panel: MonitorPanel) -> None:
@@ -509,7 +669,8 @@ def test_no_part_is_cut_or_covered_at_any_width(
             assert button.width() >= button.sizeHint().width(), button.text()
             box = QRect(button.mapTo(panel, button.rect().topLeft()), button.size())
             assert panel.rect().contains(box)
-    for number, page in ((OVERVIEW, panel.overview), (COUNTS, panel.counts)):
+    pages = ((OVERVIEW, panel.overview), (COUNTS, panel.counts), (LOAD, panel.load))
+    for number, page in pages:
         panel.open_page(number)
         qtbot.waitUntil(lambda: all_have_room(page))  # noqa: B023  # waited for in this turn
         parts = [part.geometry() for part, _ in page._parts]
@@ -569,6 +730,15 @@ def test_the_overview_of_a_window_of_1280_is_one_row(
     assert panel.minimumSizeHint().height() < 180
 
 
+def test_a_narrow_log_leaves_its_room_to_the_sentences(log: EventList) -> None:
+    log.show()
+    for width, shown in ((800, [True] * 5), (340, [True, True, False, False, True])):
+        log.resize(width, 200)
+        QApplication.processEvents()
+        assert [not log.table.isColumnHidden(column) for column in range(5)] == shown
+        assert log.table.columnWidth(4) > 120
+
+
 # The grid
 
 
@@ -603,13 +773,13 @@ def test_what_is_the_same_is_not_painted_again(grid: Watched) -> None:
     assert grid.painted == []
     grid.set_rows([[Cell("first"), Cell("1.00")], [Cell("second"), Cell("2.01")]])
     QApplication.processEvents()
-    assert grid.painted == [grid._box(1, 1)]
+    assert grid.painted == [grid._boxes[1][1]]
 
 
 def test_a_colour_that_changes_is_painted(grid: Watched) -> None:
     grid.set_rows([[Cell("first"), Cell("1.00", "bad")], [Cell("second"), Cell("2.00")]])
     QApplication.processEvents()
-    assert grid.painted == [grid._box(0, 1)]
+    assert grid.painted == [grid._boxes[0][1]]
 
 
 def test_a_column_grows_with_its_texts_and_what_is_cut_is_told(grid: Watched) -> None:
@@ -622,9 +792,45 @@ def test_a_column_grows_with_its_texts_and_what_is_cut_is_told(grid: Watched) ->
     assert grid.tip_at(1, 0) == "why"
 
 
+def test_a_text_is_cut_where_the_grid_ends(theme: Theme, qtbot: QtBot) -> None:
+    grid = FigureGrid(theme, (Column("", right=False),), 1)
+    qtbot.addWidget(grid)
+    grid.resize(60, 20)
+    grid.set_rows([[Cell("a name that has no room")]])
+    assert grid.tip_at(0, 0) == "a name that has no room"
+    assert grid._boxes[0][0].right() < 60
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_columns_stand_still_while_figures_change(
+    panel: MonitorPanel, translations: Translations, language: str
+) -> None:
+    """From the smallest figures to the largest of an ordinary day."""
+
+    def lefts() -> list[list[int]]:
+        grids = [grid for grid in panel.findChildren(FigureGrid) if grid.isVisible()]
+        return [[box.left() for box in grid._boxes[0]] for grid in grids]
+
+    translations.use("ko" if language == "ko" else "en")
+    for page in (OVERVIEW, CALLS, COUNTS, LOAD):
+        panel.open_page(page)
+        placed = []
+        for number, p99_ms, band in ((1, 0.5, "open"), (18_000_000, 9_999.0, "critical only")):
+            kinds = [
+                calls(priority, DataType.CANDLE, "peek", number, p99_ms) for priority in Priority
+            ]
+            counters = dict.fromkeys(("layer_4.low_waiting", "layer_1.waiting"), number / 18_000)
+            told = figures(load=100.0, band=cast("LoadBand", band), kinds=kinds, counters=counters)
+            panel.set_status(status() if number == 1 else with_layer("degraded", "disk full"))
+            panel.set_metrics(told)
+            QApplication.processEvents()
+            placed.append(lefts())
+        assert placed[0] == placed[1], page
+
+
 def test_a_text_ends_where_its_column_does(grid: Watched, theme: Theme) -> None:
     grid.set_rows([[Cell("a name that has no room in so narrow a grid"), Cell()], [Cell()] * 2])
-    picture = grid.grab().toImage().copy(grid._box(0, 1))
+    picture = grid.grab().toImage().copy(grid._boxes[0][1])
     colours = {
         picture.pixelColor(x, y).name()
         for x in range(picture.width())

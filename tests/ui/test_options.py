@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from run_desktop_ui import _parser, main
+from run_desktop_ui import main
 from tests.recorder.samples import begin, ended, write
+from ui.flags import parser
 from ui.options import DesktopOptions, read_options
 from upbit_backbone import Timeframe
 from upbit_backbone.config import ENVIRONMENT_PREFIX
@@ -38,7 +39,7 @@ def recording(tmp_path: Path) -> Path:
 
 
 def options(*flags: str) -> DesktopOptions:
-    return read_options(_parser().parse_args(list(flags)))
+    return read_options(parser().parse_args(list(flags)))
 
 
 def test_by_default_it_decides_for_itself(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from tests.ui.samples import gap, trade
 from ui.language import Translations
 from ui.orderbook.trade_tape import COLUMNS, KEPT, PRICE, TIME, VOLUME, TapeModel, TradeTape
 from ui.theme import Theme
+from upbit_backbone.models import Trade
 
 
 def test_the_newest_trade_is_on_top_and_the_oldest_go(
@@ -47,14 +48,37 @@ def test_where_trades_were_missed_stands_a_row_that_says_from_when_to_when(
     tape.add((trade(1), gap("open", 31, 31)))
     qtbot.waitUntil(lambda: tape.rowCount() == 2, timeout=1_000)
     assert times(tape) == ["… 끊김 21:00:31–", "21:00:00"]
-    tape.add((gap("unfillable", 31, 114), trade(2)))
+    tape.add((gap("unfillable", 31, 114), trade(2, after_s=115)))
     qtbot.waitUntil(lambda: tape.rowCount() == 3, timeout=1_000)
-    assert times(tape) == ["21:00:00", "… 끊김 21:00:31–21:01:54", "21:00:00"]
+    assert times(tape) == ["21:01:55", "… 끊김 21:00:31–21:01:54", "21:00:00"]
     assert "이 시간의 체결" in tape.index(1, TIME).data(Qt.ItemDataRole.ToolTipRole)
     # A break that is over before the row of its beginning was made is one row.
     tape.add((gap("open", 200, 200), gap("unfillable", 200, 205)))
     qtbot.waitUntil(lambda: tape.rowCount() == 4, timeout=1_000)
     assert times(tape)[0] == "… 끊김 21:03:20–21:03:25"
+    qtmodeltester.check(tape)
+
+
+def test_trades_that_are_read_back_stand_where_they_were_made(
+    theme: Theme, qtbot: QtBot, qtmodeltester: ModelTester
+) -> None:
+    tape = TapeModel(theme)
+    tape.add((trade(1, after_s=1), trade(7, after_s=7), trade(4, after_s=4)))
+    qtbot.waitUntil(lambda: tape.rowCount() == 3, timeout=1_000)
+    assert times(tape) == ["21:00:07", "21:00:04", "21:00:01"]
+    tape.add((gap("open", 4, 4), trade(9, after_s=9)))
+    qtbot.waitUntil(lambda: tape.rowCount() == 5, timeout=1_000)
+    read_back = [trade(number, after_s=number) for number in (2, 3, 5, 6, 8)]
+    tape.add((*read_back, trade(10, after_s=9), gap("closed", 4, 9), trade(11, after_s=9)))
+    qtbot.waitUntil(lambda: tape.rowCount() == 11, timeout=1_000)
+    ids = [entry.sequential_id for entry in tape._trades if isinstance(entry, Trade)]
+    assert ids == [*range(11, 0, -1)], "and of a break that was made whole nothing stays"
+    tape.add(tuple(trade(20 + number, after_s=20) for number in range(KEPT)))
+    qtbot.waitUntil(lambda: tape.rowCount() == KEPT, timeout=1_000)
+    tape.add((trade(5, after_s=5),))
+    qtbot.waitUntil(lambda: not tape._waiting, timeout=1_000)
+    assert tape.rowCount() == KEPT
+    assert times(tape)[-1] == "21:00:20", "too old to be seen"
     qtmodeltester.check(tape)
 
 
@@ -66,7 +90,7 @@ def test_a_gap_is_one_cell_across_and_stays_with_its_place(theme: Theme, qtbot: 
     tape.model.add((trade(1), gap("unfillable", 31, 114)))
     qtbot.waitUntil(lambda: tape.model.rowCount() == 2, timeout=1_000)
     assert tape.table.columnSpan(0, TIME) == COLUMNS
-    tape.model.add((trade(2), trade(3)))
+    tape.model.add((trade(2, after_s=115), trade(3, after_s=115)))
     qtbot.waitUntil(lambda: tape.model.rowCount() == 4, timeout=1_000)
     assert [tape.table.columnSpan(row, TIME) for row in range(4)] == [1, 1, COLUMNS, 1]
     cell: QRect = tape.table.visualRect(tape.model.index(2, TIME))

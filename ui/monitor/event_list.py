@@ -20,6 +20,7 @@ from PySide6.QtWidgets import (
 from ui.moments import korean_time
 from ui.monitor.words import kind_word, layer_name, severity_word
 from ui.qt_models import NOWHERE, Index
+from ui.service_words import service_words
 from ui.theme import Theme
 from upbit_backbone.clock import epoch_ms
 from upbit_backbone.protocol import Severity, SystemEvent
@@ -95,7 +96,7 @@ class EventModel(QAbstractTableModel):
                 return self._inks[event.severity]
             case Qt.ItemDataRole.ToolTipRole:
                 moment = korean_time(epoch_ms(event.time))
-                return f"{moment:%Y-%m-%d %H:%M:%S} KST\n{event.sentence}"
+                return f"{moment:%Y-%m-%d %H:%M:%S} KST\n{service_words(event.sentence)}"
         return None
 
     def headerData(
@@ -135,7 +136,7 @@ class EventModel(QAbstractTableModel):
                 return layer_name(event.layer)
             case 3:
                 return kind_word(event.kind)
-        return event.sentence
+        return service_words(event.sentence)
 
 
 class EventList(QWidget):
@@ -190,6 +191,9 @@ class EventList(QWidget):
         direction = QBoxLayout.Direction
         self._layout.setDirection(direction.LeftToRight if beside else direction.BottomToTop)
         self._wishes.setDirection(direction.TopToBottom if beside else direction.LeftToRight)
+        for column in (LAYER, KIND):
+            # The sentence needs the room, and says as much.
+            self.table.setColumnHidden(column, not beside)
 
     def changeEvent(self, event: QEvent) -> None:
         if event.type() == QEvent.Type.LanguageChange:

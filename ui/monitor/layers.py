@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
+from functools import lru_cache
+from typing import get_args
 
 from ui.bridge import RequestAnswer
 from ui.moments import korean_time
 from ui.monitor.figure_grid import NOTHING, Cell, Column, Ink
 from ui.monitor.words import connection_word, health_word, layer_name, translate
+from ui.service_words import service_words
 from upbit_backbone.clock import epoch_ms
-from upbit_backbone.protocol import Health, SystemStatus
+from upbit_backbone.protocol import Health, LayerStatus, SystemStatus
 
 LAYERS = ("layer_4", "layer_3", "layer_2", "layer_1")
 COLUMNS = (
     Column("●", right=False),
-    Column("3 Coordinator", right=False),
-    Column("degraded", right=False),
+    Column("", right=False),
+    Column(lambda: map(health_word, get_args(Health)), right=False),
     Column("88:88:88", right=False),
     Column("a reason", right=False, stretch=True),
 )
-SOURCE_COLUMNS = (Column("Connection", right=False), Column("simulator", right=False, stretch=True))
+SOURCE_COLUMNS = (Column("", right=False), Column("simulator", right=False, stretch=True))
 _INKS: dict[Health, Ink] = {
     "healthy": "text",
     "degraded": "warning",
@@ -31,6 +34,7 @@ _INKS: dict[Health, Ink] = {
 def layer_rows(status: SystemStatus, today_ms: int) -> list[list[Cell]]:
     """A row for each layer, from the API down."""
     rows = []
+    today = korean_time(today_ms).date()
     for name in LAYERS:
         layer = status.health.layers[name]
         ink = _INKS[layer.health]
@@ -39,12 +43,20 @@ def layer_rows(status: SystemStatus, today_ms: int) -> list[list[Cell]]:
             [
                 Cell(light=layer.health),
                 Cell(layer_name(name)),
-                Cell(health_word(layer.health), ink),
-                Cell(_short_moment(layer.since, today_ms), "dim", since),
-                Cell(layer.reason, "dim"),
+                Cell(health_word(layer.health), ink, _restarts(layer)),
+                Cell(_short_moment(layer.since, today), "dim", since),
+                Cell(service_words(layer.reason), "dim"),
             ]
         )
     return rows
+
+
+def _restarts(layer: LayerStatus) -> str:
+    """How often it failed and was begun anew; empty if it never was."""
+    restarts = layer.counters.get("restarts", 0.0)
+    if not restarts:
+        return ""
+    return translate("MonitorPanel", "begun anew {0} times").format(f"{restarts:.0f}")
 
 
 def source_rows(status: SystemStatus, answer: RequestAnswer | None) -> list[list[Cell]]:
@@ -55,7 +67,11 @@ def source_rows(status: SystemStatus, answer: RequestAnswer | None) -> list[list
     return [
         [
             Cell(translate("MonitorPanel", "Connection"), "dim"),
-            Cell(connection, "text" if status.connection == "live" else "warning", status.reason),
+            Cell(
+                connection,
+                "text" if status.connection == "live" else "warning",
+                service_words(status.reason),
+            ),
         ],
         [Cell(translate("MonitorPanel", "Last load"), "dim"), _last_load(answer)],
     ]
@@ -78,11 +94,13 @@ def _last_load(answer: RequestAnswer | None) -> Cell:
     return Cell(text, tip=metadata.path)
 
 
-def _short_moment(moment: datetime, today_ms: int) -> str:
+@lru_cache
+def _short_moment(moment: datetime, today: date) -> str:
     """The time of a moment of today, the date of an earlier one."""
-    then, today = korean_time(epoch_ms(moment)), korean_time(today_ms)
-    return f"{then:%H:%M:%S}" if then.date() == today.date() else f"{then:%m-%d}"
+    then = korean_time(epoch_ms(moment))
+    return f"{then:%H:%M:%S}" if then.date() == today else f"{then:%m-%d}"
 
 
+@lru_cache
 def _moment(moment: datetime) -> str:
     return f"{korean_time(epoch_ms(moment)):%Y-%m-%d %H:%M:%S} KST"

@@ -3,33 +3,67 @@
 from __future__ import annotations
 
 from ui.monitor.figure_grid import NOTHING, Cell, Column, Ink
-from ui.monitor.load_gauge import LOW_WAITS_ABOVE, ONLY_CRITICAL_ABOVE
 from ui.monitor.words import milliseconds, rate, term_name, translate
-from upbit_backbone.protocol import PerformanceMetrics
+from ui.service_words import service_words
+from upbit_backbone.protocol import (
+    LOW_WAITS_ABOVE,
+    ONLY_CRITICAL_ABOVE,
+    LoadTerm,
+    PerformanceMetrics,
+)
 
 TERM_COLUMNS = (
-    Column("Event loop", right=False),
+    Column("", right=False),
     Column("100"),
-    Column("Event loop", right=False),
+    Column("", right=False),
     Column("100"),
 )
 STATE_COLUMNS = (Column("LOW", right=False), Column("888.8 ms", right=False, stretch=True))
+REASON_COLUMNS = (
+    Column("", right=False),
+    Column("100"),
+    Column("why it is so high", right=False, stretch=True),
+)
 _TERM_LINES = 3
+_TERMS = ("event loop", "memory", "processor", "CRITICAL waits", "HIGH waits", "NORMAL waits")
 
 
 def term_rows(metrics: PerformanceMetrics) -> list[list[Cell]]:
-    """Every reason for load, the worst first, in two halves beside each other."""
+    """Every reason for load, each always in its place, in two halves; the worst stands out."""
     terms = []
-    for place, term in enumerate(metrics.load_terms):
-        named: Ink = "text" if place == 0 and term.load >= 1 else "dim"
+    worst = max((term.load for term in metrics.load_terms), default=0.0)
+    for term in _in_places(metrics):
+        why = service_words(term.sentence)
+        named: Ink = "text" if term.load == worst and worst >= 1 else "dim"
         terms.append(
             [
-                Cell(term_name(term.name), named, term.sentence),
-                Cell(f"{term.load:.0f}", load_ink(term.load), term.sentence),
+                Cell(term_name(term.name), named, why),
+                Cell(f"{term.load:.0f}", load_ink(term.load), why),
             ]
         )
     terms += [[Cell(), Cell()]] * (2 * _TERM_LINES - len(terms))
     return [[*terms[line], *terms[line + _TERM_LINES]] for line in range(_TERM_LINES)]
+
+
+def reason_rows(metrics: PerformanceMetrics) -> list[list[Cell]]:
+    """The load and whom it holds back, and every reason for it with its sentence."""
+    load = f"{metrics.load:.0f}"
+    rows = [
+        [
+            Cell(translate("MonitorPanel", "Load")),
+            Cell(load, load_ink(metrics.load)),
+            Cell(held_back(metrics), "text" if metrics.load_band == "open" else "warning"),
+        ]
+    ]
+    rows += [
+        [
+            Cell(term_name(term.name), "dim"),
+            Cell(f"{term.load:.0f}", load_ink(term.load)),
+            Cell(service_words(term.sentence), "dim"),
+        ]
+        for term in _in_places(metrics)
+    ]
+    return rows
 
 
 def state_rows(metrics: PerformanceMetrics) -> list[list[Cell]]:
@@ -61,10 +95,15 @@ def low_state(metrics: PerformanceMetrics) -> Cell:
         return Cell(translate("MonitorPanel", "waits for the load"), "warning", tip)
     allowed = metrics.low_pages_per_s
     if allowed is not None:
-        text = translate("MonitorPanel", "resumes, up to {0} pages/s").format(rate(allowed))
+        text = translate("MonitorPanel", "resumes, {0} of {1} pages/s").format(
+            rate(metrics.low_got_pages_per_s), rate(allowed)
+        )
         return Cell(text, "text", tip)
-    if working or waiting:
-        return Cell(translate("MonitorPanel", "runs"), "good", tip)
+    if working or waiting or metrics.low_got_pages_per_s:
+        text = translate("MonitorPanel", "runs, {0} pages/s").format(
+            rate(metrics.low_got_pages_per_s)
+        )
+        return Cell(text, "good", tip)
     return Cell(translate("MonitorPanel", "idle, may run"), "text", tip)
 
 
@@ -76,6 +115,12 @@ def held_back(metrics: PerformanceMetrics) -> str:
         case "low waits":
             return translate("MonitorPanel", "LOW waits")
     return translate("MonitorPanel", "nobody waits")
+
+
+def _in_places(metrics: PerformanceMetrics) -> list[LoadTerm]:
+    """The reasons in an order that does not change with the figures."""
+    places = {name: place for place, name in enumerate(_TERMS)}
+    return sorted(metrics.load_terms, key=lambda term: places.get(term.name, len(places)))
 
 
 def load_ink(load: float) -> Ink:

@@ -7,9 +7,8 @@ from PySide6.QtGui import QColor, QPainter, QPaintEvent
 from PySide6.QtWidgets import QWidget
 
 from ui.theme import Theme
+from upbit_backbone.protocol import LOW_WAITS_ABOVE, ONLY_CRITICAL_ABOVE
 
-LOW_WAITS_ABOVE = 70.0
-ONLY_CRITICAL_ABOVE = 90.0
 _HEIGHT = 14
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QEvent, QSize, Qt, Signal
@@ -16,7 +14,6 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QLayout,
-    QPushButton,
     QScrollArea,
     QStackedWidget,
     QToolButton,
@@ -25,9 +22,10 @@ from PySide6.QtWidgets import (
 )
 
 from ui.bridge import RequestAnswer
-from ui.monitor import latency, layers, load, traffic
+from ui.monitor import latency, layers, load, queues, traffic
 from ui.monitor.event_list import EventList
 from ui.monitor.figure_grid import Cell, Column, FigureGrid
+from ui.monitor.history import LagPlot, LoadPlot
 from ui.monitor.load_gauge import LoadGauge
 from ui.monitor.record import Record
 from ui.monitor.sections import SCROLL_BAR_GAP_PX, Sections
@@ -44,11 +42,8 @@ from upbit_backbone.protocol import (
 
 if TYPE_CHECKING:
     from ui.monitor.figure_grid import Ink
-    from ui.monitor.history import LagPlot, LoadPlot
 
-logger = logging.getLogger(__name__)
-
-OVERVIEW, CALLS, COUNTS, EVENTS = range(4)
+OVERVIEW, CALLS, COUNTS, LOAD, EVENTS = range(5)
 WINDOWS = ("10s", "5m", "1h")
 """As the service names them."""
 _FIRST_WINDOW = "5m"
@@ -56,12 +51,12 @@ _PLOTS_WIDTH = 170
 _PLOT_HEIGHTS = (44, 57)
 """The lower one has the times below it."""
 _LEAST_WIDTH = 320
-_PLOTS_EVERY_S = 5.0
-"""Drawing them takes four times as long as all else of the panel, and they move by three pixels."""
-_ONE_LINE_FROM_PX = 940
+_PLOTS_EVERY_S = 4.0
+"""By then they have moved by some pixels, and drawing them takes half as long as all else."""
+_ONE_LINE_FROM_PX = 1_020
 """From this width on verdict and buttons stand side by side."""
 _GLANCE_FROM_PX = 520
-_BUTTONS_IN_A_LINE_FROM_PX = 480
+_BUTTONS_IN_A_LINE_FROM_PX = 560
 _VERDICT_INKS: dict[Health, Ink] = {
     "healthy": "text",
     "degraded": "warning",
@@ -74,7 +69,7 @@ class MonitorPanel(QWidget):
     """Shows what the service says of itself; computes nothing.
 
     What nobody sees is not painted, and not even written: only the record of the plots is kept
-    while the panel is hidden. The plots come when they are asked for: see `show_plots`.
+    while the panel is hidden.
     """
 
     shownChanged = Signal(bool)
@@ -85,8 +80,6 @@ class MonitorPanel(QWidget):
         self._theme = theme
         self._clock = clock
         self._record = Record()
-        self._load_plot: LoadPlot | None = None
-        self._lag_plot: LagPlot | None = None
         self._status: SystemStatus | None = None
         self._metrics: PerformanceMetrics | None = None
         self._answer: RequestAnswer | None = None
@@ -99,7 +92,8 @@ class MonitorPanel(QWidget):
         self.overview = self._overview()
         self.calls = self._grid(latency.KIND_COLUMNS, 2)
         self.counts = self._counts()
-        for page in (self.overview, _scrolled(self.calls), self.counts, self.events):
+        self.load = self._load()
+        for page in (self.overview, _scrolled(self.calls), self.counts, self.load, self.events):
             self._pages.addWidget(page)
         self._top = QBoxLayout(QBoxLayout.Direction.LeftToRight)
         self._top.setSpacing(4)
@@ -150,27 +144,6 @@ class MonitorPanel(QWidget):
         self._window = window
         self._show_all()
 
-    def show_plots(self) -> None:
-        """Make the plots; what was recorded before is drawn, too.
-
-        The first time this imports pyqtgraph, during which the window stands still (0.7 to
-        1.1 s, ADR 3): so it happens when somebody asks. In a thread the import crashed the
-        program when it was closed meanwhile.
-        """
-        # pyqtgraph would take whichever binding it finds first.
-        os.environ["PYQTGRAPH_QT_LIB"] = "PySide6"
-        try:
-            from ui.monitor.history import LagPlot, LoadPlot
-        except ImportError as error:
-            logger.warning("no plots in the monitor: %s", error)
-            self.plots_button.setEnabled(False)
-            return
-        self.plots_button.hide()
-        self._load_plot, self._lag_plot = LoadPlot(self._theme, self), LagPlot(self._theme, self)
-        for line, plot in enumerate((self._load_plot, self._lag_plot)):
-            self._plots.addWidget(plot, line, 1)
-        self._show_plots()
-
     def sizeHint(self) -> QSize:
         return QSize(super().sizeHint().width(), self.minimumSizeHint().height())
 
@@ -220,7 +193,7 @@ class MonitorPanel(QWidget):
         """Buttons for pages and windows."""
         both = QBoxLayout(QBoxLayout.Direction.LeftToRight)
         both.setSpacing(2)
-        pages, self._page_buttons = self._button_row(4)
+        pages, self._page_buttons = self._button_row(5)
         self._page_buttons.idClicked.connect(self.open_page)
         windows, self._window_buttons = self._button_row(len(WINDOWS))
         self._window_buttons.idClicked.connect(lambda place: self.choose_window(WINDOWS[place]))
@@ -237,6 +210,7 @@ class MonitorPanel(QWidget):
         row.setSpacing(1)
         for number in range(count):
             button = QToolButton(self)
+            button.setObjectName("switch")
             button.setCheckable(True)
             button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
             group.addButton(button, number)
@@ -258,28 +232,34 @@ class MonitorPanel(QWidget):
         return page
 
     def _plots_part(self) -> QGridLayout:
-        # The room is theirs from the start: nothing moves when they arrive.
-        self._plots = QGridLayout()
+        plots = QGridLayout()
+        self.load_plot, self.lag_plot = LoadPlot(self._theme, self), LagPlot(self._theme, self)
         self._plot_names = [self._dim_label() for _ in _PLOT_HEIGHTS]
-        for line, name in enumerate(self._plot_names):
-            self._plots.addWidget(name, line, 0, Qt.AlignmentFlag.AlignTop)
-            self._plots.setRowMinimumHeight(line, _PLOT_HEIGHTS[line])
-        self._plots.setVerticalSpacing(0)
-        self._plots.setColumnStretch(1, 1)
-        self._plots.setColumnMinimumWidth(1, _PLOTS_WIDTH)
-        self.plots_button = QPushButton(self)
-        self.plots_button.clicked.connect(self.show_plots)
-        self._plots.addWidget(self.plots_button, 0, 1, 2, 1, Qt.AlignmentFlag.AlignCenter)
-        return self._plots
+        for line, plot in enumerate((self.load_plot, self.lag_plot)):
+            plots.addWidget(self._plot_names[line], line, 0, Qt.AlignmentFlag.AlignTop)
+            plots.addWidget(plot, line, 1)
+            plots.setRowMinimumHeight(line, _PLOT_HEIGHTS[line])
+        plots.setVerticalSpacing(0)
+        plots.setColumnStretch(1, 1)
+        plots.setColumnMinimumWidth(1, _PLOTS_WIDTH)
+        return plots
 
     def _counts(self) -> Sections:
         page = Sections(self)
         self._call_counts = self._grid(traffic.PAIR_COLUMNS, 6)
         self._tiers = self._grid(traffic.TIER_COLUMNS, 4)
-        self._happened = self._grid(traffic.COUNT_COLUMNS, 5)
+        self._happened = self._grid(traffic.COUNT_COLUMNS, 1 + traffic.COUNT_LINES)
         self._store = self._grid(traffic.PAIR_COLUMNS, 4)
         for grid in (self._call_counts, self._tiers, self._happened, self._store):
             page.add(_column(grid), 1)
+        return page
+
+    def _load(self) -> Sections:
+        page = Sections(self, tall=True)
+        self._reasons = self._grid(load.REASON_COLUMNS, 7)
+        self._queues = self._grid(queues.COLUMNS, 7)
+        page.add(_column(self._reasons), 1)
+        page.add(_column(self._queues), 0)
         return page
 
     def _grid(self, columns: tuple[Column, ...], rows: int, *, heavy: bool = False) -> FigureGrid:
@@ -295,7 +275,13 @@ class MonitorPanel(QWidget):
         return label
 
     def _retranslate(self) -> None:
-        pages = (self.tr("Overview"), self.tr("Calls"), self.tr("Counts"), self.tr("Events"))
+        pages = (
+            self.tr("Overview"),
+            self.tr("Calls"),
+            self.tr("Counts"),
+            self.tr("Load"),
+            self.tr("Log"),
+        )
         windows = (self.tr("10 s"), self.tr("5 min"), self.tr("1 h"))
         for group, texts in ((self._page_buttons, pages), (self._window_buttons, windows)):
             for button, text in zip(group.buttons(), texts, strict=True):
@@ -314,7 +300,7 @@ class MonitorPanel(QWidget):
             self.tr("What happened"),
             self.tr("Store"),
         )
-        self.plots_button.setText(self.tr("Show plots"))
+        self.load.set_titles("", "")  # their first rows say what they are
         plot_names = (self.tr("Load"), self.tr("Lag (ms)"))
         for label, text in zip(self._plot_names, plot_names, strict=True):
             label.setText(text)
@@ -361,20 +347,21 @@ class MonitorPanel(QWidget):
             if self._clock.monotonic() - self._plotted_s >= _PLOTS_EVERY_S:
                 self._show_plots()
         elif page == CALLS:
-            self.calls.set_rows(latency.kind_rows(window))
+            self.calls.set_rows(latency.kind_rows(metrics, window))
         elif page == COUNTS:
             self._call_counts.set_rows(traffic.call_rows(metrics, window))
             self._tiers.set_rows(traffic.tier_rows(metrics, window))
             self._happened.set_rows(traffic.count_rows(metrics, window))
             self._store.set_rows(traffic.store_rows(metrics))
+        elif page == LOAD:
+            self._reasons.set_rows(load.reason_rows(metrics))
+            self._queues.set_rows(queues.queue_rows(metrics))
 
     def _show_plots(self) -> None:
-        if self._load_plot is None or self._lag_plot is None:
-            return
         self._plotted_s = self._clock.monotonic()
         times_s, load_of, lag_ms = self._record.columns()
-        self._load_plot.show_values(times_s, load_of)
-        self._lag_plot.show_values(times_s, lag_ms)
+        self.load_plot.show_values(times_s, load_of)
+        self.lag_plot.show_values(times_s, lag_ms)
 
 
 def _column(*parts: QWidget) -> QVBoxLayout:

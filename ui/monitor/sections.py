@@ -25,8 +25,10 @@ SCROLL_BAR_GAP_PX = 4
 class Sections(QScrollArea):
     """Lays its parts out anew when its width changes; what has no room below is scrolled to."""
 
-    def __init__(self, parent: QWidget | None = None) -> None:
+    def __init__(self, parent: QWidget | None = None, *, tall: bool = False) -> None:
+        """Begin empty; a `tall` one is scrolled also when all parts are in one row."""
         super().__init__(parent)
+        self._tall = tall
         self._titles: list[QLabel] = []
         self._parts: list[tuple[QWidget, int]] = []
         self._in_a_row = 0
@@ -60,9 +62,10 @@ class Sections(QScrollArea):
         self._arrange(len(self._parts))
 
     def set_titles(self, *titles: str) -> None:
-        """Name the parts."""
+        """Name the parts; one without a name begins with its first row."""
         for label, title in zip(self._titles, titles, strict=True):
             label.setText(title)
+            label.setVisible(bool(title))
 
     def sizeHint(self) -> QSize:
         parts = [part.sizeHint() for part, _ in self._parts]
@@ -70,7 +73,7 @@ class Sections(QScrollArea):
         return QSize(wide, max(part.height() for part in parts))
 
     def minimumSizeHint(self) -> QSize:
-        return QSize(_LEAST_WIDTH, self.sizeHint().height())
+        return QSize(_LEAST_WIDTH, 0 if self._tall else self.sizeHint().height())
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         self._arrange(self._fitting())
@@ -96,7 +99,7 @@ class Sections(QScrollArea):
         single = columns == len(self._parts)
         policy = Qt.ScrollBarPolicy
         self.setVerticalScrollBarPolicy(
-            policy.ScrollBarAlwaysOff if single else policy.ScrollBarAsNeeded
+            policy.ScrollBarAlwaysOff if single and not self._tall else policy.ScrollBarAsNeeded
         )
         if columns == self._in_a_row:
             return

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from ui.monitor.alarm import error_ink, error_share
 from ui.monitor.figure_grid import NOTHING, Cell, Column, Ink
-from ui.monitor.words import count_name, rate, size, translate
+from ui.monitor.words import count, count_name, rate, size, translate
 from upbit_backbone.protocol import PerformanceMetrics, SelfAudit, Tier, WindowStats
 from upbit_backbone.telemetry.calls import COUNTED, TIERS
 
-PAIR_COLUMNS = (Column("Sent to exchange", right=False), Column("88,888"))
-TIER_COLUMNS = (Column("exchange", right=False), Column("88,888"), Column("88.8%"))
+PAIR_COLUMNS = (Column("", right=False), Column("88,888"))
+TIER_COLUMNS = (Column("", right=False), Column("88,888"), Column("100.0%"))
 COUNT_COLUMNS = (
-    Column("Held back by load", right=False),
+    Column("", right=False),
     Column("8,888"),
     Column("88,888"),
-    Column("Held back by load", right=False),
+    Column("", right=False),
     Column("8,888"),
     Column("88,888"),
 )
-_COUNT_LINES = len(COUNTED) // 2
+COUNT_LINES = -(-len(COUNTED) // 2)
+"""Two names stand in a line, and an odd one alone."""
 _ERRORS_NAMED = 2
-_MANY_ERRORS = 0.05
 _GRAVE = {"http_429", "http_418", "gaps", "shed"}
 """What one would rather not see counted."""
 
@@ -47,9 +48,9 @@ GLANCE_COLUMNS = (
     Column("Calls/s", right=False),
     Column("88.8"),
     Column("Errors", right=False),
-    Column("0.0%"),
-    Column("Hits", right=False),
     Column("88.8%"),
+    Column("Hits", right=False),
+    Column("100.0%"),
 )
 
 
@@ -62,13 +63,13 @@ def call_rows(metrics: PerformanceMetrics, window: WindowStats | None) -> list[l
     ]
     errors = {} if window is None else window.errors
     named = sorted(errors.items(), key=lambda error: -error[1])
-    rows += [[Cell(f"  {name}", "dim"), Cell(f"{n:,}")] for name, n in named[:_ERRORS_NAMED]]
+    rows += [[Cell(f"  {name}", "dim"), _times(n)] for name, n in named[:_ERRORS_NAMED]]
     rows += [[Cell(), Cell()]] * (_ERRORS_NAMED - len(named))
     rows += [
-        [Cell(translate("MonitorPanel", "Since the start"), "dim"), Cell(f"{metrics.requests:,}")],
+        [Cell(translate("MonitorPanel", "Since the start"), "dim"), _times(metrics.requests)],
         [
             Cell(translate("MonitorPanel", "Sent to exchange"), "dim"),
-            Cell(f"{metrics.exchange_requests:,}"),
+            _times(metrics.exchange_requests),
         ],
     ]
     return rows
@@ -81,7 +82,7 @@ def tier_rows(metrics: PerformanceMetrics, window: WindowStats | None) -> list[l
     rows = []
     for tier in TIERS:
         share = f"{answers[tier] / found:.1%}" if found else NOTHING
-        rows.append([Cell(_tier_word(tier), "dim"), Cell(f"{answers.get(tier, 0):,}"), Cell(share)])
+        rows.append([Cell(_tier_word(tier), "dim"), _times(answers.get(tier, 0)), Cell(share)])
     _, _, hits = _overall(metrics, window)
     rows.append([Cell(translate("MonitorPanel", "Hit rate"), "dim"), Cell(), Cell(hits)])
     return rows
@@ -99,12 +100,13 @@ def count_rows(metrics: PerformanceMetrics, window: WindowStats | None) -> list[
         counted.append(
             [
                 Cell(count_name(name), "dim"),
-                Cell(f"{times:,.0f}", ink),
-                Cell(f"{total:,.0f}", "text" if total else "faint", since),
+                _times(times, ink),
+                _times(total, "text" if total else "faint", since),
             ]
         )
-    lines = range(_COUNT_LINES)
-    return [head * 2, *([*counted[line], *counted[line + _COUNT_LINES]] for line in lines)]
+    counted += [[Cell(), Cell(), Cell()]] * (2 * COUNT_LINES - len(counted))
+    lines = range(COUNT_LINES)
+    return [head * 2, *([*counted[line], *counted[line + COUNT_LINES]] for line in lines)]
 
 
 def store_rows(metrics: PerformanceMetrics) -> list[list[Cell]]:
@@ -153,13 +155,16 @@ def _overall(metrics: PerformanceMetrics, window: WindowStats | None) -> tuple[s
         errors = Cell(f"{metrics.errors:,}", "warning" if metrics.errors else "text")
         return NOTHING, errors, f"{metrics.cache_hit_rate:.1%}"
     tip = ", ".join(f"{name}: {times:,}" for name, times in window.errors.items())
-    errors = Cell(f"{window.error_rate:.1%}", _error_ink(window.error_rate), tip)
+    failed = window.error_rate
+    errors = Cell(error_share(failed), error_ink(failed, metrics.alerts), tip)
     hits = f"{window.hit_rate:.1%}" if sum(window.answers.values()) else NOTHING
     return rate(window.requests_per_s), errors, hits
 
 
-def _error_ink(error_rate: float) -> Ink:
-    return "bad" if error_rate >= _MANY_ERRORS else "warning" if error_rate else "text"
+def _times(times: float, ink: Ink = "text", tip: str = "") -> Cell:
+    """A count; the pointer is told what it means, or all its digits where they were cut."""
+    text, exact = count(times), f"{times:,.0f}"
+    return Cell(text, ink, tip if text == exact else "\n".join(filter(None, (exact, tip))))
 
 
 def _tier_word(tier: Tier) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ui.monitor.words import alert_sentence, connection_word, health_word, layer_name, translate
+from ui.service_words import service_words
 from upbit_backbone.protocol import Health, PerformanceMetrics, SystemStatus
 
 _WORTH_A_WORD = 40.0
@@ -18,7 +19,7 @@ class Verdict(NamedTuple):
     health: Health
     text: str
     details: str
-    """The service's own words; empty where they say no more."""
+    """What the service says of it; empty where that is no more."""
 
 
 def verdict(status: SystemStatus | None, metrics: PerformanceMetrics | None) -> Verdict:
@@ -43,7 +44,8 @@ def _layer_in(status: SystemStatus, health: Health) -> Verdict | None:
         layer = status.health.layers[name]
         if layer.health == health:
             text = translate("MonitorPanel", "{0}: {1}")
-            return Verdict(health, text.format(layer_name(name), health_word(health)), layer.reason)
+            found = text.format(layer_name(name), health_word(health))
+            return Verdict(health, found, service_words(layer.reason))
     return None
 
 
@@ -51,13 +53,14 @@ def _no_exchange(status: SystemStatus) -> Verdict | None:
     if status.connection != "offline":
         return None
     text = translate("MonitorPanel", "The exchange is not reached")
-    return Verdict("down", text, status.reason)
+    return Verdict("down", text, service_words(status.reason))
 
 
 def _limping(status: SystemStatus, metrics: PerformanceMetrics | None) -> Verdict | None:
     if status.connection != "live":
         text = translate("MonitorPanel", "No live stream: {0}")
-        return Verdict("degraded", text.format(connection_word(status.connection)), status.reason)
+        found = text.format(connection_word(status.connection))
+        return Verdict("degraded", found, service_words(status.reason))
     if metrics is None:
         return None
     if metrics.load_band == "critical only":
@@ -65,10 +68,10 @@ def _limping(status: SystemStatus, metrics: PerformanceMetrics | None) -> Verdic
         return Verdict("degraded", text, _worst(metrics))
     if metrics.alerts:
         text = translate("MonitorPanel", "Alert: {0}")
-        alerts = "; ".join(alert_sentence(one.name, one.sentence) for one in metrics.alerts)
-        return Verdict(
-            "degraded", text.format(alerts), "; ".join(one.sentence for one in metrics.alerts)
-        )
+        sentences = [service_words(one.sentence) for one in metrics.alerts]
+        named = zip(metrics.alerts, sentences, strict=True)
+        alerts = "; ".join(alert_sentence(one.name, sentence) for one, sentence in named)
+        return Verdict("degraded", text.format(alerts), "; ".join(sentences))
     return None
 
 
@@ -81,4 +84,4 @@ def _well(metrics: PerformanceMetrics | None) -> Verdict:
 
 
 def _worst(metrics: PerformanceMetrics) -> str:
-    return metrics.load_terms[0].sentence if metrics.load_terms else ""
+    return service_words(metrics.load_terms[0].sentence) if metrics.load_terms else ""

@@ -88,6 +88,11 @@ def alert_sentence(name: str, sentence: str) -> str:
         return translate("MonitorPanel", "the load stays high")
     if name == "hit rate":
         return translate("MonitorPanel", "too few answers come from memory and disk")
+    if name.startswith("errors "):
+        priority = name.removeprefix("errors ")
+        return translate("MonitorPanel", "too many {0} calls fail").format(priority)
+    if name == "slow large NORMAL":
+        return translate("MonitorPanel", "NORMAL loads of many candles are slower than promised")
     if name.startswith("slow "):
         priority = name.removeprefix("slow ")
         return translate("MonitorPanel", "{0} is slower than promised").format(priority)
@@ -113,6 +118,8 @@ def count_name(name: str) -> str:
             return translate("MonitorPanel", "Gaps in trades")
         case "revisions":
             return translate("MonitorPanel", "Revised candles")
+        case "cancelled":
+            return translate("MonitorPanel", "Given up by callers")
     return name
 
 
@@ -147,14 +154,25 @@ def kind_word(kind: EventKind) -> str:
 
 
 def milliseconds(value: float) -> str:
-    """Three figures: ``0.42``, ``4.20``, ``42.0``, ``420``."""
+    """Three figures: ``0.42``, ``4.20``, ``42.0``, ``420``; from ten seconds on ``12.3s``."""
+    if value >= 9_999.5:
+        return f"{value / 1e3:.1f}s"
     return f"{value:,.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"
 
 
+def count(times: float) -> str:
+    """How often, in at most six signs: ``12,345``, ``123k``, ``12.3M``."""
+    if times >= 999_500:
+        return f"{times / 1e6:.1f}M"
+    return f"{times / 1e3:.0f}k" if times >= 99_999.5 else f"{times:,.0f}"
+
+
 def rate(value: float) -> str:
-    """A rate in few figures: ``0.02``, ``3.4``, ``1,250``."""
+    """A rate in at most four signs: ``0.02``, ``3.4``, ``120``, ``1.3k``."""
     if 0 < value < 0.995:
         return f"{value:.2f}"
+    if value >= 999.5:
+        return f"{value / 1e3:.{1 if value < 9_950 else 0}f}k"
     return f"{value:,.{1 if value < 99.95 else 0}f}"
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
+import math
+from bisect import bisect_left
+from itertools import groupby
 from typing import Any
 
 from PySide6.QtCore import QAbstractTableModel, QEvent, QModelIndex, QObject, Qt, QTimer
@@ -26,7 +28,8 @@ _CELL_PADDING_PX = 8
 
 
 class TapeModel(QAbstractTableModel):
-    """The last `KEPT` trades, newest first; rows are added at most ten times a second.
+    """The last `KEPT` trades, newest first, whenever they came; rows are added at most ten times
+    a second.
 
     Where trades were missed stands a row that says so, and from when to when.
     """
@@ -35,7 +38,7 @@ class TapeModel(QAbstractTableModel):
         super().__init__(parent)
         self._colours = {"BUY": theme.by_change["RISE"], "SELL": theme.by_change["FALL"]}
         self._gap_colour = QColor(theme.degraded)
-        self._trades: deque[Trade | Gap] = deque()
+        self._trades: list[Trade | Gap] = []
         self._waiting: list[Trade | Gap] = []
         self._flush_timer = QTimer(self, singleShot=True, interval=_FLUSH_MS)
         self._flush_timer.timeout.connect(self._flush)
@@ -124,12 +127,19 @@ class TapeModel(QAbstractTableModel):
         return None
 
     def _settle_gaps(self, new: list[Trade | Gap]) -> list[Trade | Gap]:
-        """Let the end of a break take the place of its beginning; gives what is left to insert."""
+        """Let the end of a break take the place of its beginning; gives what is left to insert.
+
+        Of one whose trades were all read back nothing stays.
+        """
         left: list[Trade | Gap] = []
         for entry in new:
             if isinstance(entry, Gap) and entry.state != "open":
                 row = self._row_of_open_gap()
                 left = [one for one in left if not (isinstance(one, Gap) and one.state == "open")]
+                if entry.state == "closed":
+                    if row is not None:
+                        self._remove(row, row)
+                    continue
                 if row is not None:
                     self._trades[row] = entry
                     self.dataChanged.emit(self.index(row, 0), self.index(row, COLUMNS - 1))
@@ -148,19 +158,26 @@ class TapeModel(QAbstractTableModel):
         )
 
     def _flush(self) -> None:
-        new, self._waiting = self._settle_gaps(self._waiting)[-KEPT:], []
-        if not new:
-            return
-        over = len(self._trades) + len(new) - KEPT
-        if over > 0:
-            kept = len(self._trades) - over
-            self.beginRemoveRows(QModelIndex(), kept, len(self._trades) - 1)
-            for _ in range(over):
-                self._trades.pop()
-            self.endRemoveRows()
-        self.beginInsertRows(QModelIndex(), 0, len(new) - 1)
-        self._trades.extendleft(new)
-        self.endInsertRows()
+        new = sorted(self._settle_gaps(self._waiting), key=_newest_first)[:KEPT]
+        self._waiting = []
+        # Trades that were read back come after those that were made later. From the last place
+        # up, so that those before it stay what they are.
+        by_place = groupby(reversed(new), self._place)
+        for place, entries in [(place, list(group)) for place, group in by_place]:
+            self.beginInsertRows(QModelIndex(), place, place + len(entries) - 1)
+            self._trades[place:place] = reversed(entries)
+            self.endInsertRows()
+        if len(self._trades) > KEPT:
+            self._remove(KEPT, len(self._trades) - 1)
+
+    def _place(self, entry: Trade | Gap) -> int:
+        """Above which row it belongs."""
+        return bisect_left(self._trades, _newest_first(entry), key=_newest_first)
+
+    def _remove(self, first: int, last: int) -> None:
+        self.beginRemoveRows(QModelIndex(), first, last)
+        del self._trades[first : last + 1]
+        self.endRemoveRows()
 
 
 class TradeTape(QWidget):
@@ -210,3 +227,10 @@ class TradeTape(QWidget):
 def _side(column: int) -> Qt.AlignmentFlag:
     side = Qt.AlignmentFlag.AlignLeft if column == TIME else Qt.AlignmentFlag.AlignRight
     return side | Qt.AlignmentFlag.AlignVCenter
+
+
+def _newest_first(entry: Trade | Gap) -> tuple[int, float]:
+    """What rows are sorted by; a break stands above the last trade before it."""
+    if isinstance(entry, Gap):
+        return -epoch_ms(entry.start), -math.inf
+    return -epoch_ms(entry.exchange_time), -entry.sequential_id

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -17,9 +17,9 @@ from upbit_backbone.api.event_bus import (
 )
 from upbit_backbone.api.paths import DirectDataAccess, EventBusDataAccess
 from upbit_backbone.api.waits import WaitTracker
+from upbit_backbone.call_in_work import CallInWork, working_for
 from upbit_backbone.clock import Clock
 from upbit_backbone.errors import (
-    BackboneError,
     ClosedError,
     DeadlineError,
     SystemOverloadedError,
@@ -28,13 +28,26 @@ from upbit_backbone.protocol import (
     BackboneRequest,
     BackboneResponse,
     DataSource,
+    DataType,
     Priority,
+    Reach,
     Tier,
 )
+from upbit_backbone.telemetry.alerts import how_large
 from upbit_backbone.telemetry.calls import CallRecorder
 
+_WORK: Final = (DataType.CANDLE, DataType.TRADE)
+"""What a call may take many pages for. Tickers and books asked at once become one request: to let
+them through by the hundred would make several of it, one after the other."""
 ANSWER_BEFORE_S: Final = 0.05
 """So long before a call's time is over the layers below end with what they have."""
+
+
+Refusal = Callable[[BackboneResponse], Exception | None]
+
+
+def _never(_: BackboneResponse) -> None:
+    return None
 
 
 class Calls:
@@ -63,7 +76,8 @@ class Calls:
             load: Says whether HIGH may begin.
             clock: The exchange's time.
             recorder: Told of every call.
-            most_at_once: How many calls of one priority may be in work; further ones wait.
+            most_at_once: How many calls of one priority for candles or trades may be in work;
+                further ones wait.
         """
         self._direct = DirectDataAccess(router, coordinator)
         self._by_bus = EventBusDataAccess(bus, coordinator)
@@ -84,7 +98,11 @@ class Calls:
         bus.serve(self._published)
 
     async def ask(
-        self, request: BackboneRequest, limit_s: float | None, started: float
+        self,
+        request: BackboneRequest,
+        limit_s: float | None,
+        started: float,
+        refusal: Refusal = _never,
     ) -> BackboneResponse:
         """Answer within a time.
 
@@ -92,6 +110,8 @@ class Calls:
             request: What is asked, without a deadline.
             limit_s: Seconds from `started`; None: as long as it takes.
             started: When the caller called.
+            refusal: What the caller is told in place of the answer, which counts as an error then;
+                None: he gets it.
 
         Raises:
             DeadlineError: it was not answered in time; `missing` says of what.
@@ -111,26 +131,38 @@ class Calls:
         limit = asyncio.timeout(left_s)
         self._open[limit] = request.priority
         self._none_open.clear()
+        call = CallInWork(request.priority)
         try:
-            async with limit:
-                response = await self._sent(request)
+            with working_for(call):
+                async with limit:
+                    response = await self._sent(request)
         except TimeoutError as error:
             failure = self._failure(request, limit, limit_s, error)
-            self._failed(request, failure)
+            self._failed(request, call.path, failure, started)
             raise failure from error
-        except BackboneError as error:
-            self._failed(request, error)
+        except asyncio.CancelledError:
+            self._recorder.happened("cancelled")
+            raise
+        except Exception as error:
+            self._failed(request, call.path, error, started)
             raise
         finally:
             del self._open[limit]
             if not self._open:
                 self._none_open.set()
         metadata = response.metadata
+        refused = refusal(response)
+        if refused is not None:
+            self._failed(request, metadata.path, refused, started)
+            return response
         tier: Tier = "exchange"
         if metadata.cache_hit:
             tier = "storage" if metadata.source == "storage" else "memory"
         taken_s = self._clock.monotonic() - started
-        self._recorder.answered(request.priority, request.data_type, metadata.path, tier, taken_s)
+        path = metadata.path
+        if request.priority not in self._slots:
+            path += how_large(metadata.pages)
+        self._recorder.answered(request.priority, request.data_type, path, tier, taken_s)
         return response
 
     def open(self) -> None:
@@ -158,10 +190,15 @@ class Calls:
         return await self.ask(request, limit_s, started)
 
     async def _sent(self, request: BackboneRequest) -> BackboneResponse:
+        if request.reach is Reach.STORED:
+            # It asks nobody for anything: there is nothing to wait for.
+            return await self._direct.fetch(request)
         if request.priority not in self._slots:
             return await self._by_bus.fetch(request)
         if not self._load.check_resource_availability(request.priority):
             await self._calm(request)
+        if request.data_type not in _WORK:
+            return await self._direct.fetch(request)
         async with self._slot(request.priority):
             return await self._direct.fetch(request)
 
@@ -214,10 +251,12 @@ class Calls:
             missing=error.missing if isinstance(error, DeadlineError) else (),
         )
 
-    def _failed(self, request: BackboneRequest, error: Exception) -> None:
-        way = "direct" if request.priority in self._slots else "bus"
-        name = type(error).__name__
-        self._recorder.failed(request.priority, request.data_type, way, name)
+    def _failed(
+        self, request: BackboneRequest, path: str, error: Exception, started: float
+    ) -> None:
+        way = "direct: api" if request.priority in self._slots else "bus: api"
+        name, taken_s = type(error).__name__, self._clock.monotonic() - started
+        self._recorder.failed(request.priority, request.data_type, path or way, name, taken_s)
 
     @staticmethod
     def _end(limits: list[asyncio.Timeout]) -> None:

@@ -16,7 +16,9 @@ from weakref import WeakSet
 
 import msgspec
 
+from upbit_backbone.api.home_loop import other_loop
 from upbit_backbone.api.lanes import LANES, Lanes, Ticket
+from upbit_backbone.api.validation import check_line, check_request
 from upbit_backbone.clock import Clock
 from upbit_backbone.errors import (
     BackboneError,
@@ -48,6 +50,7 @@ KEPT_ANSWERS: Final = 1_000
 """Answers to published requests that nobody has asked for yet; the oldest are dropped."""
 MOST_UNREAD: Final = 1_000
 """Events a reader may leave unread; then the oldest are dropped, which their numbers show."""
+LONGEST_REASON: Final = 200
 RETRY_AFTER_S: Final = 2.0
 """The load has to stay low for so long before shed callers run again."""
 
@@ -102,7 +105,9 @@ class SystemEvents:
     come in order. Of readings a slow reader gets the newest alone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        """Begin with nothing read; `loop` is the one in which alone it may be."""
+        self._loop = loop
         self._events: deque[SystemEvent] = deque(maxlen=MOST_UNREAD)
         self._reading: SystemReading | None = None
         self._news = asyncio.Event()
@@ -125,6 +130,8 @@ class SystemEvents:
         return self
 
     async def __anext__(self) -> SystemEvent | SystemReading:
+        if self._loop is not None and asyncio.get_running_loop() is not self._loop:
+            raise other_loop()
         while True:
             if self._events:
                 return self._events.popleft()
@@ -148,7 +155,8 @@ class EventBusIntegration:
 
     One task lets calls begin: a few in each turn of the loop, NORMAL first, LOW never starved, none
     while the load manager says no. When that task fails or is stopped, whoever waits goes on
-    directly, and so does whoever comes; it is begun again after 0.1 s, then 0.2 s, … 30 s.
+    directly, and so does whoever comes, as soon as the load lets them; it is begun again after
+    0.1 s, then 0.2 s, … 30 s.
     """
 
     def __init__(
@@ -183,17 +191,22 @@ class EventBusIntegration:
             self._dispatch, name="event bus", on_begin=self._come_back, on_end=self._go_away
         )
         self._running = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The one it runs in, or ran in last."""
         self._work: Work | None = None
         self._published = TaskOwner()
         self._publish_room = {priority: asyncio.Semaphore(MOST_WAITING) for priority in Priority}
         self._answers: OrderedDict[str, asyncio.Task[_Outcome]] = OrderedDict()
         self._throttles: list[Throttle] = []
+        self._refused = dict.fromkeys(LANES, 0)
+        """How many calls of a priority were not let in until their deadline."""
         self._readers: WeakSet[SystemEvents] = WeakSet()
         self.failure = "not running"
         """Why calls go down directly now; empty while the bus works."""
 
     async def start(self) -> None:
         """Begin to admit."""
+        self._loop = asyncio.get_running_loop()
         self._running, self.failure = True, ""
         self._lanes = Lanes(self._slots)
         self._task.start()
@@ -221,8 +234,9 @@ class EventBusIntegration:
     async def admitted(self, request: BackboneRequest) -> AsyncIterator[bool]:
         """Wait for the turn of a NORMAL or LOW call, and hold its slot.
 
-        Yields whether the bus let it in; False: the bus is away, and nobody waits for it. A wait
-        for the load ends with the request's deadline; without one it lasts as long as the load.
+        Yields whether the bus let it in; False: the bus is away, and nobody waits for it, but for
+        the load all the same. That wait ends with the request's deadline; without one it lasts as
+        long as the load.
 
         Raises:
             SystemOverloadedError: the load was too high for it until its deadline.
@@ -260,6 +274,8 @@ class EventBusIntegration:
             "low_waiting": float(self._lanes.waiting(Priority.LOW)),
             "low_in_work": float(self._lanes.begun(Priority.LOW)),
             "low_throttles": float(len(self._throttles)),
+            "normal_refused": float(self._refused[Priority.NORMAL]),
+            "low_refused": float(self._refused[Priority.LOW]),
         }
 
     # Requests by number.
@@ -275,18 +291,19 @@ class EventBusIntegration:
             The request's id, for `answer`.
 
         Raises:
-            InvalidRequestError: not a `BackboneRequest`, or one that was published already.
+            InvalidRequestError: not a `BackboneRequest`, one of which a field makes no sense, or
+                one that was published already.
             ClosedError: the service is not running.
         """
-        if not isinstance(request, BackboneRequest):
-            raise InvalidRequestError(f"publish takes a BackboneRequest, was {shown(request)}")
+        check_request(request)
         name = str(request.request_id)
         if name in self._answers:
             raise InvalidRequestError(
                 f"the request {name} was published already: make another one for each question"
             )
         if not self._running or self._work is None:
-            raise ClosedError("the event bus is not running: start the service first")
+            raise _not_running()
+        self._check_loop()
         limit_s = request.priority.deadline_s
         if request.deadline is None and limit_s is not None:
             deadline_s = self._clock.monotonic() + limit_s
@@ -315,11 +332,14 @@ class EventBusIntegration:
         if not isinstance(request_id, str):
             raise InvalidRequestError(f"a request's id is a text, was {shown(request_id)}")
         task = self._answers.get(request_id)
+        if task is None and not self._running:
+            raise _not_running()
         if task is None:
             raise InvalidRequestError(
                 f"no answer is kept for request {shown(request_id)}: expected an id that"
                 " publish_data_request returned, asked for once"
             )
+        self._check_loop()
         await asyncio.wait([task])
         self._answers.pop(request_id, None)
         if task.cancelled():
@@ -329,6 +349,10 @@ class EventBusIntegration:
             raise outcome
         return outcome
 
+    def _check_loop(self) -> None:
+        if asyncio.get_running_loop() is not self._loop:
+            raise other_loop()
+
     # What happens.
 
     def subscribe_to_system_events(self) -> SystemEvents:
@@ -336,7 +360,7 @@ class EventBusIntegration:
 
         Between them come readings of processor, memory and load.
         """
-        reader = SystemEvents()
+        reader = SystemEvents(self._loop)
         if not self._running:
             reader.close()
         self._readers.add(reader)
@@ -351,10 +375,12 @@ class EventBusIntegration:
         """Pause LOW until the throttle is released; several hold until the last is.
 
         Raises:
-            InvalidRequestError: the reason is no text.
+            InvalidRequestError: the reason is no line of at most 200 characters.
+            ClosedError: the service has ended.
         """
-        if not isinstance(reason, str):
-            raise InvalidRequestError(f"a reason is a text, was {shown(reason)}")
+        check_line("a reason", reason, LONGEST_REASON)
+        if self._loop is not None and not self._running:
+            raise _not_running()
         throttle = Throttle(reason, self._release)
         self._throttles.append(throttle)
         self._events.add("layer_4", "warning", "load", f"LOW is paused: {reason}")
@@ -428,19 +454,33 @@ class EventBusIntegration:
 
     async def _turn_of(self, request: BackboneRequest) -> Callable[[], None] | None:
         """Wait for a turn; returns what gives it back. None: the bus is away."""
-        if self.failure:
-            return None
         priority = request.priority
         now = self._clock.monotonic()
         left_s = None if request.deadline is None else max(0.0, request.deadline - now)
         try:
             async with asyncio.timeout(left_s):
-                async with self._room[priority]:
-                    if self.failure:
-                        return None
-                    return await self._queued(priority, now)
+                if not self._is_away():
+                    async with self._room[priority]:
+                        leave = None if self._is_away() else await self._queued(priority, now)
+                    if leave is not None:
+                        return leave
+                await self._calm(priority)
         except TimeoutError as error:
             raise self._too_late(request) from error
+        return None
+
+    async def _calm(self, priority: Priority) -> None:
+        """Without the bus: wait until the load lets this priority begin."""
+        if self._must_wait(priority):
+            self._on_shed()
+        while self._must_wait(priority):
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    def _must_wait(self, priority: Priority) -> bool:
+        return self._running and not self._may_begin(priority)
+
+    def _is_away(self) -> bool:
+        return bool(self.failure)
 
     async def _queued(self, priority: Priority, now: float) -> Callable[[], None] | None:
         ticket = Ticket(priority, asyncio.get_running_loop().create_future(), now)
@@ -463,6 +503,7 @@ class EventBusIntegration:
         return leave if ticket.begun else None
 
     def _too_late(self, request: BackboneRequest) -> BackboneError:
+        self._refused[request.priority] += 1
         what = f"{request.data_type.value} of {', '.join(request.symbols)}"
         if self._may_begin(request.priority):
             return DeadlineError(
@@ -508,3 +549,7 @@ class EventBusIntegration:
                 del self._answers[name]
                 return True
         return False
+
+
+def _not_running() -> ClosedError:
+    return ClosedError("the event bus is not running: start the service first")

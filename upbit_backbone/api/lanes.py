@@ -32,15 +32,16 @@ class Ticket:
 class Lanes:
     """A queue of each priority, first come, first served, and slots for what has begun.
 
-    Slots are each priority's own, so that long LOW calls never keep a NORMAL one waiting. Of those
-    who could begin, NORMAL goes first; LOW comes after so many NORMAL turns at the latest.
+    Of those who could begin, NORMAL goes first; LOW comes after so many NORMAL turns at the latest.
+    LOW needs no slot: below, all LOW calls take turns page by page, so a short one is not kept
+    waiting by backfills that last for hours.
     """
 
     def __init__(self, slots: int, *, normal_turns: int = NORMAL_TURNS) -> None:
         """Begin empty.
 
         Args:
-            slots: How many calls of one priority may be in work at once.
+            slots: How many NORMAL calls may be in work at once.
             normal_turns: How many NORMAL calls begin in a row while LOW could.
         """
         self._slots = slots
@@ -103,4 +104,5 @@ class Lanes:
         return left
 
     def _could(self, priority: Priority) -> bool:
-        return bool(self._waiting[priority]) and self._begun[priority] < self._slots
+        has_slot = priority is Priority.LOW or self._begun[priority] < self._slots
+        return bool(self._waiting[priority]) and has_slot

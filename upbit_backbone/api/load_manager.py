@@ -11,25 +11,44 @@ from typing import Final
 
 import msgspec
 
-from upbit_backbone.protocol import LoadBand, LoadTerm, Priority
+from upbit_backbone.api.validation import check_number, check_priority, check_seconds
+from upbit_backbone.protocol import (
+    LOW_WAITS_ABOVE,
+    ONLY_CRITICAL_ABOVE,
+    LoadBand,
+    LoadTerm,
+    Priority,
+)
 from upbit_backbone.telemetry.events import EventLog
 from upbit_backbone.telemetry.loop_lag import QUIET_S, UNBEARABLE_S
 
-LOW_UP_TO: Final = 70.0
+LOW_UP_TO: Final = LOW_WAITS_ABOVE
 """Above this load LOW waits."""
 LOW_AGAIN_AT: Final = 60.0
 """From here down it may run again."""
-OTHERS_UP_TO: Final = 90.0
+OTHERS_UP_TO: Final = ONLY_CRITICAL_ABOVE
 """Above this load all but CRITICAL wait."""
 OTHERS_AGAIN_AT: Final = 80.0
 DWELL_S: Final = 2.0
 """So long the load has to stay low before anybody runs again."""
+LONG_DWELL_S: Final = 20.0
+"""So long it has to stay where nobody would be shut out: what is always there, such as a program
+that takes two thirds of its memory, must not keep anybody out for ever."""
 PROMISED_WAIT_S: Final[Mapping[Priority, float]] = {
     Priority.CRITICAL: 0.05,
     Priority.HIGH: 0.1,
     Priority.NORMAL: 0.5,
 }
-"""The p99 that each is promised: a call that has waited for so long is load 100."""
+"""The p99 that each is promised: who waits for so long makes LOW wait, and nobody else (at most
+`OTHERS_UP_TO`). Queues let the more urgent go first by themselves; NORMAL calls by the hundred that
+wait for one another must not shut HIGH out, nor HIGH calls themselves."""
+PROMISED_COLD_S: Final[Mapping[Priority, float]] = {
+    Priority.CRITICAL: 0.05,
+    Priority.HIGH: 2.0,
+    Priority.NORMAL: 1.0,
+}
+"""The same of a wait for the exchange's limit: who needs it is promised more time, HIGH for a scan
+of all markets, NORMAL for a thousand candles."""
 LOW_FULL_RATE: Final = 8 / 1.05
 """Pages a second that the exchange's limit leaves to LOW: from here on nothing holds it."""
 LOW_FIRST_RATE: Final = 1.0
@@ -54,6 +73,9 @@ class LoadReading(msgspec.Struct, frozen=True):
     """Of all usable processors, 0 to 1."""
     low_share: float = 0.0
     """What of it was spent for LOW."""
+    oldest_limit_wait_s: Mapping[Priority, float] = {}
+    """How long the oldest call of a priority has waited for the exchange's limit to let its first
+    request through. What the exchange takes then, and a call's further pages, do not count."""
 
 
 class SystemLoadManager:
@@ -94,6 +116,13 @@ class SystemLoadManager:
         return "low waits" if self._low.shut else "open"
 
     @property
+    def holds_above(self) -> float | None:
+        """The limit above which the load was when it began to hold somebody back; None: nobody."""
+        if self._others.shut:
+            return OTHERS_UP_TO
+        return LOW_UP_TO if self._low.shut else None
+
+    @property
     def reason(self) -> str:
         """The sentence of the highest term; empty before the first reading."""
         return self._terms[0].sentence if self._terms else ""
@@ -102,7 +131,7 @@ class SystemLoadManager:
         """Take what was measured, several times a second.
 
         Who has to wait does so at once. Who waits begins again after the load was low for two
-        seconds: one reading of calm proves nothing.
+        seconds, or not too high for twenty: one reading of calm proves nothing.
         """
         before = self.band
         terms = load_terms(reading, self._memory_limit_bytes)
@@ -110,21 +139,22 @@ class SystemLoadManager:
         load = self.load
         self._others.observe(load, now)
         self._low.observe(load, now)
-        self._resumption.observe(shut=self._low.shut, quiet=load <= LOW_AGAIN_AT, now=now)
+        self._resumption.observe(shut=self._low.shut, load=load, now=now)
         if self.band != before and self._events is not None:
             self._tell(before, self._events)
 
     def check_resource_availability(self, priority: Priority) -> bool:
-        """Whether a call of this priority may begin now."""
+        """Whether a call of this priority may begin now.
+
+        Raises:
+            InvalidRequestError: not a `Priority`.
+        """
         if priority is Priority.CRITICAL:
             return True
         if priority is Priority.LOW:
             return not self._low.shut
+        check_priority(priority)
         return not self._others.shut
-
-    def shedding(self) -> float | None:
-        """The load while LOW has to wait for it; None: it may run."""
-        return None if self.check_resource_availability(Priority.LOW) else self.load
 
     @property
     def low_pages_per_s(self) -> float | None:
@@ -133,14 +163,17 @@ class SystemLoadManager:
 
     def parallelism(self, most: int) -> int:
         """How many pages of one call may be in flight, of `most`; at least one."""
+        check_number("most", most)
         return max(1, int(most * (1.0 - (1.0 - LEAST_PARALLELISM) * self._pressure)))
 
     def conflation_s(self, shortest_s: float) -> float:
         """How far values for a screen are apart, where `shortest_s` is without load."""
+        check_seconds("shortest_s", shortest_s)
         return shortest_s * (1.0 + (MOST_CONFLATION - 1.0) * self._pressure)
 
     def prefetch(self, most: int) -> int:
         """How much may be fetched before anybody asks, of `most`; nothing when LOW waits."""
+        check_number("most", most)
         return int(most * (1.0 - self._pressure))
 
     @property
@@ -167,11 +200,15 @@ def load_terms(reading: LoadReading, memory_limit_bytes: int) -> tuple[LoadTerm,
     terms = [_term("event loop", lag, f"the event loop is {lag_s * 1_000:.0f} ms late (p95)")]
     for priority, promised_s in PROMISED_WAIT_S.items():
         wait_s = reading.oldest_wait_s.get(priority, 0.0)
+        limit_s, cold_s = reading.oldest_limit_wait_s.get(priority, 0.0), PROMISED_COLD_S[priority]
+        if limit_s / cold_s > wait_s / promised_s:
+            wait_s, promised_s = limit_s, cold_s
         sentence = (
             f"a {priority.name} call has waited for {wait_s * 1_000:.0f} ms,"
             f" promised are {promised_s * 1_000:.0f} ms"
         )
-        terms.append(_term(f"{priority.name} waits", 100.0 * wait_s / promised_s, sentence))
+        waits = min(OTHERS_UP_TO, 100.0 * wait_s / promised_s)
+        terms.append(_term(f"{priority.name} waits", waits, sentence))
     used_mb, limit_mb = reading.rss_bytes / 2**20, memory_limit_bytes / 2**20
     memory = 100.0 * reading.rss_bytes / memory_limit_bytes
     terms.append(_term("memory", memory, f"memory: {used_mb:,.0f} MB of {limit_mb:,.0f} MB"))
@@ -189,24 +226,52 @@ def _term(name: str, load: float, sentence: str) -> LoadTerm:
 
 
 class _Latch:
-    """Shuts at once above one load, and opens after a while at or below a lower one."""
+    """Shuts at once above one load; opens after a while at or below a lower one.
+
+    Or after a long while at or below the one above which it shuts.
+    """
 
     def __init__(self, shuts_above: float, opens_at: float) -> None:
         self._shuts_above = shuts_above
-        self._opens_at = opens_at
-        self._low_since_s: float | None = None
+        self._dwells = (_Below(opens_at, DWELL_S), _Below(shuts_above, LONG_DWELL_S))
         self.shut = False
 
     def observe(self, load: float, now: float) -> None:
         if load > self._shuts_above:
             self.shut = True
-        if load > self._opens_at:
-            self._low_since_s = None
-            return
-        if self._low_since_s is None:
-            self._low_since_s = now
-        if now - self._low_since_s >= DWELL_S:
+        over = [dwell.is_over(load, now) for dwell in self._dwells]  # each sees each reading
+        if any(over):
             self.shut = False
+
+
+class _Below:
+    """Whether the load has been at or below a limit for so long."""
+
+    def __init__(self, limit: float, dwell_s: float) -> None:
+        self._limit = limit
+        self._dwell_s = dwell_s
+        self._since_s: float | None = None
+
+    def is_over(self, load: float, now: float) -> bool:
+        if load > self._limit:
+            self._since_s = None
+            return False
+        if self._since_s is None:
+            self._since_s = now
+        return now - self._since_s >= self._dwell_s
+
+    def passed(self, load: float, now: float) -> int:
+        """How many whole dwells have passed since this was asked last."""
+        if not self.is_over(load, now):
+            return 0
+        assert self._since_s is not None
+        dwells = int((now - self._since_s) / self._dwell_s)
+        self._since_s += dwells * self._dwell_s
+        return dwells
+
+    def begin(self, now: float) -> None:
+        """Count from now on."""
+        self._since_s = now
 
 
 class _Resumption:
@@ -214,17 +279,16 @@ class _Resumption:
 
     def __init__(self) -> None:
         self.pages_per_s: float | None = None
-        self._quiet_since_s = 0.0
+        self._steps = (_Below(LOW_AGAIN_AT, RESUME_STEP_S), _Below(LOW_UP_TO, LONG_DWELL_S))
 
-    def observe(self, *, shut: bool, quiet: bool, now: float) -> None:
+    def observe(self, *, shut: bool, load: float, now: float) -> None:
         if shut:
             self.pages_per_s = 0.0
         elif self.pages_per_s == 0.0:
-            self.pages_per_s, self._quiet_since_s = LOW_FIRST_RATE, now
-        elif self.pages_per_s is not None and not quiet:
-            self._quiet_since_s = now
-        elif self.pages_per_s is not None and now - self._quiet_since_s >= RESUME_STEP_S:
-            doublings = int((now - self._quiet_since_s) / RESUME_STEP_S)
+            self.pages_per_s = LOW_FIRST_RATE
+            for step in self._steps:
+                step.begin(now)
+        elif self.pages_per_s is not None:
+            doublings = max([step.passed(load, now) for step in self._steps])
             rate = self.pages_per_s * 2 ** min(doublings, 10)
-            self._quiet_since_s += doublings * RESUME_STEP_S
             self.pages_per_s = rate if rate < LOW_FULL_RATE else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
@@ -12,10 +13,13 @@ from typing import Any, Literal, Self, TypeVar, overload
 
 import msgspec
 
-from upbit_backbone.api.calls import Calls
+from upbit_backbone.api.calls import Calls, Refusal
 from upbit_backbone.api.chunks import ChunkStream
 from upbit_backbone.api.event_bus import EventBusIntegration
 from upbit_backbone.api.filling import CERTAIN_AFTER_MS, fill_known
+from upbit_backbone.api.home_loop import NOWHERE, home_loop, other_loop
+from upbit_backbone.api.lanes import LANES
+from upbit_backbone.api.loads import Loads
 from upbit_backbone.api.monitor import Monitor
 from upbit_backbone.api.stream import Stream
 from upbit_backbone.api.validation import (
@@ -23,15 +27,16 @@ from upbit_backbone.api.validation import (
     check_callback,
     check_choice,
     check_flag,
-    check_frame_time,
     check_grouping,
     check_interval,
     check_max_age,
     check_number,
     check_priority,
+    check_seconds,
     check_symbol,
     check_timeout,
     check_values,
+    may_be_listed,
 )
 from upbit_backbone.clock import SECOND_MS, Clock, utc_datetime
 from upbit_backbone.config import BackboneConfig
@@ -71,10 +76,12 @@ from upbit_backbone.protocol import (
     Priority,
     Progress,
     Reach,
-    Subscription,
     SystemEvent,
     SystemStatus,
 )
+from upbit_backbone.tasks import TaskOwner
+
+logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
@@ -83,8 +90,10 @@ DEFAULT_VALUES = 100
 """Of an indicator: with what RSI needs before them, they are had of 400 candles."""
 DRAIN_S = 2.0
 """How long calls in flight may go on when the service closes."""
-OPEN_AGAIN_S = 0.25
-"""A stream whose layer has failed is opened again so often until it works."""
+LIST_IS_NEW_S = 60.0
+"""A list so young is believed; what an older one does not have may be listed since."""
+LIST_AGAIN_S = 2.0
+"""While a stream waits for a list of markets it is asked for so often."""
 _TICKER, _ORDERBOOK = DataType.TICKER, DataType.ORDERBOOK
 _WITHOUT_HOLES = (DataType.TRADE, DataType.CANDLE)
 _MAX_AGE_S = tuple(priority.max_age_s for priority in Priority)
@@ -99,7 +108,9 @@ class MarketDataAPI:
 
     All times are aware UTC `datetime` in answers; in arguments a naive one means local
     time. All calls may be cancelled: nothing is kept of a cancelled call but what the
-    exchange had answered already.
+    exchange had answered already. It belongs to the event loop that it was opened in: in another
+    one, and outside of any, calls raise `InvalidRequestError`; after `close`, `ClosedError`. What
+    it knows of itself (`get_system_status` and the like) may be asked anywhere.
     """
 
     def __init__(
@@ -121,8 +132,11 @@ class MarketDataAPI:
         self._now = clock.monotonic
         self._bus = bus
         self._monitor = monitor
-        self._ticker_hits = monitor.calls.hits_of(_TICKER)
-        self._orderbook_hits = monitor.calls.hits_of(_ORDERBOOK)
+        # By priority how old a value may be, and whom to tell of a hit: one look for both.
+        self._ticker_hits = tuple(zip(_MAX_AGE_S, monitor.calls.hits_of(_TICKER), strict=True))
+        self._orderbook_hits = tuple(
+            zip(_MAX_AGE_S, monitor.calls.hits_of(_ORDERBOOK), strict=True)
+        )
         self._system_status = system_status
         self._calls = Calls(
             router,
@@ -133,11 +147,16 @@ class MarketDataAPI:
             recorder=monitor.calls,
             most_at_once=max_concurrent_requests,
         )
+        self._loads = Loads(monitor.calls, clock)
         self._loop: asyncio.AbstractEventLoop | None = None
         """The one that it runs in; None: it does not run."""
-        self._thread: int | None = None
-        """That loop's. Asking which loop runs costs a hit as much as its answer."""
+        self._home = NOWHERE
+        """That loop, as a hit asks it."""
         self._listed: dict[str, Market] = {}
+        self._listed_s = float("-inf")
+        """When that was told, by the monotonic clock."""
+        self._list_again_s = float("-inf")
+        self._tasks = TaskOwner()
         self._is_stored = is_stored
         self._since_ms = clock.now_ms()
         self._on_close: Callable[[], Awaitable[None]] | None = None
@@ -185,7 +204,8 @@ class MarketDataAPI:
     async def start(self) -> None:
         """Begin to answer; the composition root calls it."""
         self._calls.open()
-        self._loop, self._thread = asyncio.get_running_loop(), get_ident()
+        self._loop = asyncio.get_running_loop()
+        self._home = home_loop(self._loop)
 
     async def stop(self) -> None:
         """Answer no more; the composition root calls it.
@@ -193,14 +213,17 @@ class MarketDataAPI:
         What was asked before is answered within two seconds, or ends with `ClosedError`. LOW
         ends at once.
         """
-        self._loop = self._thread = None
+        self._loop, self._home = None, NOWHERE
+        await self._tasks.close()
         await self._calls.drain(DRAIN_S)
 
     async def close(self) -> None:
-        """End the service that `create` opened. May be called twice."""
+        """End the service that `create` opened. May be called twice.
+
+        What was cut short, because the call was cancelled, ends with the next one.
+        """
         if self._on_close is not None:
-            shut_down, self._on_close = self._on_close, None
-            await shut_down()
+            await self._on_close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -287,39 +310,39 @@ class MarketDataAPI:
             interval = self._closed_only(interval, timeframe)
         now_ms = self._clock.now_ms()
         held: CandleSeries | None = None
-        if not fill:  # what may be filled depends on the answer's age, which only `fetch` tells
+        if not fill or symbol in self._listed:  # of who is gone `fetch` tells since when
             held = self._coordinator.peek(
                 DataType.CANDLE, symbol, timeframe, *interval, priority.max_age_s, started
             )
+        error: BackboneError | None = None
         if held is not None:
             age_s = self._coordinator.peek_age_s(
                 DataType.CANDLE, symbol, timeframe, interval.end_ms, started
             )
-            held = held.labelled("cache")
-            return self._hit(
-                DataType.CANDLE, held, len(held), priority, started, "layer_2", age_s, with_metadata
+            series = held.labelled("cache")
+            metadata = self._hit(DataType.CANDLE, len(held), priority, started, "layer_2", age_s)
+        else:
+            response = await self._ask(
+                BackboneRequest(
+                    DataType.CANDLE,
+                    (symbol,),
+                    timeframe,
+                    None if interval.start_ms is None else utc_datetime(interval.start_ms),
+                    None if interval.end_ms is None else utc_datetime(interval.end_ms),
+                    interval.limit,
+                    priority,
+                    max_age=priority.max_age_s,
+                ),
+                timeout,
+                started,
+                _given if with_metadata else _incomplete,
             )
-        response = await self._ask(
-            BackboneRequest(
-                DataType.CANDLE,
-                (symbol,),
-                timeframe,
-                None if interval.start_ms is None else utc_datetime(interval.start_ms),
-                None if interval.end_ms is None else utc_datetime(interval.end_ms),
-                interval.limit,
-                priority,
-                max_age=priority.max_age_s,
-            ),
-            timeout,
-            started,
-        )
-        series: CandleSeries = response.data
-        metadata = response.metadata
+            series, metadata, error = response.data, response.metadata, response.error
         if fill:
             series = self._filled(series, interval, metadata, now_ms)
             metadata = msgspec.structs.replace(metadata, data_count=len(series))
-        if response.error is not None and not with_metadata:
-            raise _with_partial(response.error, series, metadata)
+        if error is not None and not with_metadata:
+            raise _with_partial(error, series, metadata)
         return (series, metadata) if with_metadata else series
 
     async def get_stored_candles(
@@ -354,7 +377,7 @@ class MarketDataAPI:
             max_age=Priority.LOW.max_age_s,
             reach=Reach.STORED,
         )
-        response = await self._ask(request, None, started)
+        response = await self._ask(request, None, started, _given)
         return response.data, response.metadata
 
     @overload
@@ -388,6 +411,10 @@ class MarketDataAPI:
     ) -> Ticker | tuple[Ticker, BackboneMetadata]:
         """The latest summary of a market.
 
+        One call for each market is as good as one for all: those that are asked at once leave in
+        one request to the exchange. A CRITICAL one leaves at once and alone; of more that wait for
+        the exchange's limit at the same time two do, and the others share a third request.
+
         Args:
             symbol: Market code.
             priority: Who goes first.
@@ -404,20 +431,20 @@ class MarketDataAPI:
         """
         # A hit, before anything else; what is wrong with a call is found out below.
         if (
-            max_age is None
-            and timeout is None
+            max_age is timeout is None
             and with_metadata is False
             and type(priority) is Priority
             and type(symbol) is str
-            and get_ident() == self._thread
+            and get_ident() == self._home._thread_id
         ):
+            max_age_s, tell = self._ticker_hits[priority]
             now = self._now
             started = now()
             held: Ticker | None = self._router.peek(
-                _TICKER, symbol, None, None, None, None, _MAX_AGE_S[priority], started
+                _TICKER, symbol, None, None, None, None, max_age_s, started
             )
             if held is not None:
-                self._ticker_hits[priority](now() - started)
+                tell(now() - started)
                 return held
         latest: Ticker | tuple[Ticker, BackboneMetadata] = await self._latest(
             DataType.TICKER, symbol, priority, MAX_DEPTH, 0, max_age, timeout, with_metadata
@@ -481,15 +508,16 @@ class MarketDataAPI:
             and (depth, level) == (MAX_DEPTH, 0)
             and type(symbol) is str
             and type(priority) is Priority
-            and get_ident() == self._thread
+            and get_ident() == self._home._thread_id
         ):
+            max_age_s, tell = self._orderbook_hits[priority]
             now = self._now
             started = now()
             held: Orderbook | None = self._router.peek(
-                _ORDERBOOK, symbol, None, None, None, None, _MAX_AGE_S[priority], started
+                _ORDERBOOK, symbol, None, None, None, None, max_age_s, started
             )
             if held is not None:
-                self._orderbook_hits[priority](now() - started)
+                tell(now() - started)
                 return held
         check_grouping(depth, level)
         latest: Orderbook | tuple[Orderbook, BackboneMetadata] = await self._latest(
@@ -536,7 +564,8 @@ class MarketDataAPI:
 
         Args:
             symbol: Market code.
-            start_time: At most seven days back: the exchange keeps no more.
+            start_time: At most seven days back: the exchange keeps no more. Trades are not stored:
+                each call asks anew.
             end_time: Exclusive; None or later than now means now.
             priority: Who goes first.
             count: With `start_time` the first so many from it, else the latest before
@@ -563,6 +592,7 @@ class MarketDataAPI:
             ),
             timeout,
             started,
+            _given if with_metadata else _incomplete,
         )
         trades = sorted(response.data, key=lambda t: (t.exchange_time, t.sequential_id))
         if response.error is not None and not with_metadata:
@@ -573,7 +603,7 @@ class MarketDataAPI:
         """Tickers as they change; an async iterator of `Ticker`, also a context manager.
 
         Raises:
-            UnknownSymbolError: not listed.
+            UnknownSymbolError: not listed; while iterating, when that is not known yet.
         """
         return self._stream(DataType.TICKER, symbol, None, policy)
 
@@ -581,15 +611,26 @@ class MarketDataAPI:
         """Whole order books as they change; an async iterator of `Orderbook`.
 
         Raises:
-            UnknownSymbolError: not listed.
+            UnknownSymbolError: not listed; while iterating, when that is not known yet.
         """
         return self._stream(DataType.ORDERBOOK, symbol, None, policy)
 
     def stream_trades(self, symbol: str, *, policy: Policy = "latest") -> Stream:
         """Trades; with ``policy="all"`` each exactly once, and a `Gap` for what was missed.
 
+        While the connection is away the iterator waits: the stream's `state` is ``stale``, its
+        `reason` says why, and an event tells of the loss. After two seconds trades are polled by
+        REST and come as usual, if that answers. Once the connection is back, live trades are held
+        for two seconds at most while what was lost is read back; if that is done by then, all come
+        in their order, and there was no gap. If not, ``Gap`` ``open`` comes, live trades go on,
+        what is read back follows with ``late=True``, and ``closed`` ends it, or ``unfillable`` if
+        the exchange does not have it any more. Of an outage that REST does not bridge ``open``
+        comes while it lasts, after five to seven seconds; what was lost is read back as before, and
+        ``closed`` says that nothing is missing up to its end. Where a part of the service had to
+        be begun anew ``open`` comes at once.
+
         Raises:
-            UnknownSymbolError: not listed.
+            UnknownSymbolError: not listed; while iterating, when that is not known yet.
         """
         return self._stream(DataType.TRADE, symbol, None, policy)
 
@@ -603,7 +644,7 @@ class MarketDataAPI:
         does one that a second reading confirms (`settled`).
 
         Raises:
-            UnknownSymbolError: not listed.
+            UnknownSymbolError: not listed; while iterating, when that is not known yet.
             InvalidRequestError: not a timeframe.
         """
         return self._stream(DataType.CANDLE, symbol, Timeframe.parse(timeframe), policy)
@@ -622,9 +663,10 @@ class MarketDataAPI:
         """Candles of a long range, in finished stretches while the rest loads.
 
         An async iterator of `CandleSeries`, without overlap: each ascending, together all candles
-        of the range. It has no deadline: a load that is in the way of others, and a block by the
-        exchange, make it wait. What is stored is not asked again, so a load that broke off goes
-        on where it was. Periods of which nothing is known are in ``missing`` of what is returned.
+        of the range. It has no deadline: a load that is in the way of others, a block by the
+        exchange, and a layer that is begun anew make it wait. What is stored is not asked again, so
+        a load that broke off goes on where it was. Periods of which nothing is known are in
+        ``missing`` of what is returned.
 
         Args:
             symbol: Market code.
@@ -660,8 +702,16 @@ class MarketDataAPI:
             priority=priority,
             max_age=priority.max_age_s,
         )
-        chunks = self._coordinator.chunks(request, newest_first=newest_first, on_progress=progress)
-        return ChunkStream(chunks, lambda: self._check_candle_symbol(symbol, Priority.LOW))
+        return ChunkStream(
+            request,
+            self._coordinator.chunks,
+            newest_first=newest_first,
+            on_progress=progress,
+            check=lambda: self._check_candle_symbol(symbol, Priority.LOW),
+            check_running=self._check_open,
+            loop=self._loop,
+            loads=self._loads,
+        )
 
     async def get_indicator(
         self,
@@ -716,6 +766,7 @@ class MarketDataAPI:
         self._check_running()
         markets = await self._coordinator.markets()
         self._listed = {market.symbol: market for market in markets}
+        self._listed_s = self._now()
         return markets
 
     def get_system_status(self) -> SystemStatus:
@@ -741,11 +792,25 @@ class MarketDataAPI:
     def report_frame_time(self, taken_s: float) -> None:
         """Tell how long a screen took for a frame, seconds; it is shown among the figures.
 
+        After `close` it means nothing, and is no error: a screen goes later than its service.
+
         Raises:
             InvalidRequestError: not 0 to 1,000,000 seconds.
         """
-        check_frame_time(taken_s)
+        check_seconds("taken_s", taken_s)
         self._monitor.frames.drawn(taken_s, self._now())
+
+    def screen_interval_s(self, shortest_s: float) -> float:
+        """How far apart a screen is to show what has changed: longer under load, up to four times.
+
+        Args:
+            shortest_s: Seconds, without load.
+
+        Raises:
+            InvalidRequestError: not 0 to 1,000,000 seconds.
+        """
+        check_seconds("shortest_s", shortest_s)
+        return self._monitor.load.conflation_s(shortest_s)
 
     def oldest_wait_s(self, now: float) -> dict[Priority, float]:
         """How long the oldest CRITICAL and HIGH call has waited for others to end."""
@@ -770,6 +835,10 @@ class MarketDataAPI:
             "requests": float(self._monitor.calls.requests),
             "errors": float(self._monitor.calls.errors),
         } | self._bus.counters
+        for priority in LANES:
+            in_work, waiting = self._loads.count(priority)
+            counters[f"{priority.name.lower()}_in_work"] += in_work
+            counters[f"{priority.name.lower()}_waiting"] += waiting
         return LayerStatus("layer_4", health, reason, utc_datetime(self._since_ms), counters)
 
     async def _latest(
@@ -788,11 +857,29 @@ class MarketDataAPI:
         check_max_age(max_age)
         await self._check_symbol(data_type, symbol, priority, timeout)
         max_age_s = priority.max_age_s if max_age is None else max_age
-        # A peek does not tell the value's age, so whoever wants the metadata goes down.
-        if depth == MAX_DEPTH and level == 0 and not with_metadata:
+        if level == 0:
             value = self._router.peek(data_type, symbol, None, None, None, None, max_age_s, started)
             if value is not None:
-                return self._hit(data_type, value, 1, priority, started, "layer_1", None, False)
+                age_s = self._router.peek_age_s(data_type, symbol, None, None, started)
+                metadata = self._hit(data_type, 1, priority, started, "layer_1", age_s)
+                if data_type is DataType.ORDERBOOK:
+                    value = value.trimmed(depth)
+                return (value, metadata) if with_metadata else value
+
+        def refusal(response: BackboneResponse) -> BackboneError | None:
+            if not response.data:
+                return DataUnavailableError(
+                    f"{symbol} has no {data_type.value} (level {level:g}): use a level that the"
+                    " exchange offers for it, or 0"
+                )
+            age_s = response.metadata.age_s
+            if age_s is None or age_s <= max_age_s:
+                return None
+            return StaleDataError(
+                f"the newest {data_type.value} of {symbol} is {age_s:.1f} s old, expected at most"
+                f" {max_age_s:g} s: raise max_age, or try again"
+            )
+
         response = await self._ask(
             BackboneRequest(
                 data_type,
@@ -804,36 +891,26 @@ class MarketDataAPI:
             ),
             timeout,
             started,
+            refusal,
         )
-        if not response.data:
-            raise DataUnavailableError(
-                f"{symbol} has no {data_type.value} (level {level:g}): use a level that the"
-                " exchange offers for it, or 0"
-            )
-        age_s = response.metadata.age_s
-        if age_s is not None and age_s > max_age_s:
-            raise StaleDataError(
-                f"the newest {data_type.value} of {symbol} is {age_s:.1f} s old, expected at most"
-                f" {max_age_s:g} s: raise max_age, or try again"
-            )
+        refused = refusal(response)
+        if refused is not None:
+            raise refused
         return (response.data[0], response.metadata) if with_metadata else response.data[0]
 
     def _hit(
         self,
         data_type: DataType,
-        value: Value,
         count: int,
         priority: Priority,
         started: float,
         layer: str,
         age_s: float | None,
-        with_metadata: bool,
-    ) -> Value | tuple[Value, BackboneMetadata]:
+    ) -> BackboneMetadata:
+        """Tell of an answer from memory."""
         now = self._clock.monotonic()
         self._monitor.calls.hits_of(data_type)[priority](now - started)
-        if not with_metadata:
-            return value
-        metadata = BackboneMetadata(
+        return BackboneMetadata(
             source_layer=layer,
             cache_hit=True,
             processing_time_ms=(now - started) * 1_000,
@@ -844,40 +921,71 @@ class MarketDataAPI:
             path="peek",
             reason="memory is fresh enough",
         )
-        return value, metadata
 
     async def _ask(
-        self, request: BackboneRequest, timeout: float | None, started: float
+        self,
+        request: BackboneRequest,
+        timeout: float | None,
+        started: float,
+        refusal: Refusal,
     ) -> BackboneResponse:
         """Send a request down, within its deadline."""
         self._check_running()
-        return await self._calls.ask(request, _limit_s(request.priority, timeout), started)
+        limit_s = _limit_s(request.priority, timeout)
+        return await self._calls.ask(request, limit_s, started, refusal)
 
     def _stream(
         self, data_type: DataType, symbol: str, timeframe: Timeframe | None, policy: Policy
     ) -> Stream:
         self._check_running()
         check_choice("policy", policy, ("latest", "all"))
-        check_symbol(symbol, self._listed)
+        if not isinstance(symbol, str):
+            check_symbol(symbol, ())
         request = BackboneRequest(
             data_type, (symbol,), timeframe, priority=Priority.HIGH, policy=policy
         )
         return Stream(
-            self._coordinator.subscribe(request),
-            reopen=partial(self._subscribe_again, request),
+            partial(self._coordinator.subscribe, request),
+            check=partial(self._is_listed, symbol, self._now()),
+            check_running=self._check_running,
             tells_gaps_of=symbol if policy == "all" and data_type in _WITHOUT_HOLES else None,
-            now=lambda: utc_datetime(self._clock.now_ms()),
+            now_ms=self._clock.now_ms,
+            loop=self._loop,
         )
 
-    async def _subscribe_again(self, request: BackboneRequest) -> Subscription:
-        """Once the layers work again; they are begun anew one after the other."""
-        while True:
-            await asyncio.sleep(OPEN_AGAIN_S)
-            self._check_running()
-            try:
-                return self._coordinator.subscribe(request)
-            except (ClosedError, TransportError):
-                continue
+    def _is_listed(self, symbol: str, asked_s: float) -> bool:
+        """Whether a symbol is known to be listed; a list that is old, or is none, is renewed.
+
+        Args:
+            symbol: Market code.
+            asked_s: When that was asked first, by the monotonic clock.
+
+        Raises:
+            UnknownSymbolError: it is not.
+            TransportError: an old list does not have it: that is not known yet.
+        """
+        if symbol in self._listed:
+            return True
+        is_old = asked_s - self._listed_s > LIST_IS_NEW_S
+        if not (is_old and may_be_listed(symbol)):
+            check_symbol(symbol, self._listed)
+        self._renew_list()
+        if self._listed:
+            raise TransportError(f"the exchange is asked whether it lists {symbol} by now")
+        return False
+
+    def _renew_list(self) -> None:
+        if self._now() >= self._list_again_s:
+            self._list_again_s = float("inf")
+            self._tasks.spawn(self._ask_for_list(), name="list of markets")
+
+    async def _ask_for_list(self) -> None:
+        try:
+            await self.get_markets()
+        except BackboneError as error:
+            logger.info("what the exchange lists is not known: %s", error)
+        finally:
+            self._list_again_s = self._now() + LIST_AGAIN_S
 
     @staticmethod
     def _check_call(priority: Priority, timeout: float | None, with_metadata: bool) -> None:
@@ -898,7 +1006,7 @@ class MarketDataAPI:
             check_symbol(symbol, ())
         if symbol in self._listed:
             return
-        if self._listed:
+        if self._listed and may_be_listed(symbol):
             # It may be listed since: the router asks again when its list is old.
             limit_s = _limit_s(priority, timeout)
             try:
@@ -965,13 +1073,14 @@ class MarketDataAPI:
             raise ClosedError("the market-data service is closed: open a new one")
 
     def _check_running(self) -> None:
-        if asyncio.get_running_loop() is self._loop:
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:  # none: somebody calls from outside of a coroutine
+            running = None
+        if running is self._loop and running is not None:
             return
         self._check_open()
-        raise InvalidRequestError(
-            "this service runs in another event loop, and a service belongs to one: open a second"
-            " one here, or ask with asyncio.run_coroutine_threadsafe in the other loop"
-        )
+        raise other_loop()
 
 
 async def create_default_api() -> MarketDataAPI:
@@ -991,6 +1100,15 @@ IMarketDataAPI = MarketDataAPI
 def _limit_s(priority: Priority, timeout: float | None) -> float | None:
     """How long a call may take; None: as long as it takes."""
     return priority.deadline_s if timeout is None else timeout
+
+
+def _given(_: BackboneResponse) -> None:
+    """Whatever there is of an answer is given."""
+
+
+def _incomplete(response: BackboneResponse) -> BackboneError | None:
+    """Why an answer that lacks something is not given."""
+    return response.error
 
 
 def _with_partial(

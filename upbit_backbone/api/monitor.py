@@ -19,34 +19,30 @@ from upbit_backbone.protocol import (
     Severity,
     Tier,
 )
+from upbit_backbone.surroundings import usable_processors
 from upbit_backbone.tasks import KeptTask
-from upbit_backbone.telemetry.alerts import Alerts, is_promised
-from upbit_backbone.telemetry.calls import TIERS, CallRecorder, layer_totals
-from upbit_backbone.telemetry.events import EventLog
+from upbit_backbone.telemetry.alerts import Alerts
+from upbit_backbone.telemetry.calls import TIERS, CallRecorder, hit_rate, layer_totals
+from upbit_backbone.telemetry.events import EventLog, SpanEvents
 from upbit_backbone.telemetry.frames import FrameTimes
 from upbit_backbone.telemetry.layer_health import LayerHealthTracker
 from upbit_backbone.telemetry.loop_lag import LoopLagProbe
-from upbit_backbone.telemetry.machine import (
-    ProcessorMeter,
-    Usage,
-    process_usage,
-    usable_processors,
-)
+from upbit_backbone.telemetry.machine import ProcessorMeter, Usage, process_usage
 
 MEASURED_EVERY_S: Final = 0.25
 COUNTED_EVERY_S: Final = 1.0
 _TOLD: Final[Mapping[str, tuple[str, Severity, EventKind, str]]] = {
     "http_418": ("layer_1", "warning", "ban", "the exchange blocked this address: {times} time(s)"),
-    "reconnects": ("layer_1", "info", "reconnect", "streams were connected again: {times} time(s)"),
-    "gaps": ("layer_1", "warning", "gap", "gaps opened in streams of trades: {times}"),
-    "revisions": (
-        "layer_2",
-        "info",
-        "revision",
-        "stored candles that the exchange states differently now: {times}",
+    "connections_lost": (
+        "layer_1",
+        "warning",
+        "reconnect",
+        "streams lost their connection: {times} time(s)",
     ),
+    "reconnects": ("layer_1", "info", "reconnect", "streams were connected again: {times} time(s)"),
 }
-"""What layers count and a person should read of: layer, severity, kind and sentence."""
+"""What layers count and a person should read of: layer, severity, kind and sentence. Gaps and
+revisions are told with their names (`SpanEvents`)."""
 
 
 class Monitor:
@@ -55,6 +51,7 @@ class Monitor:
     Attributes:
         calls: Where every call is told of.
         events: What happened lately.
+        spans: Where layers tell of gaps and revised candles.
         health: How each layer is doing, and since when.
         frames: Where the screen tells of its frames.
         load: Who may begin work now.
@@ -71,7 +68,9 @@ class Monitor:
         lag: LoopLagProbe,
         layers: Callable[[], Mapping[str, LayerStatus]],
         oldest_wait_s: Callable[[float], Mapping[Priority, float]],
+        oldest_limit_wait_s: Callable[[float], Mapping[Priority, float]] = lambda now: {},
         low_processor_s: Callable[[], float] = lambda: 0.0,
+        low_got_pages_per_s: Callable[[], float] = lambda: 0.0,
         on_reading: Callable[[SystemReading], None] = lambda reading: None,
         self_audit: Callable[[], SelfAudit | None] = lambda: None,
         usage: Callable[[], Usage] | None = None,
@@ -86,9 +85,11 @@ class Monitor:
             memory_limit_bytes: What the process may take.
             lag: Measures the event loop; runs beside.
             layers: The layers' own words, by name; those that do not run are left out.
-            oldest_wait_s: As `WaitTracker.oldest_s`.
+            oldest_wait_s: As `LoadReading.oldest_wait_s`.
+            oldest_limit_wait_s: As `LoadReading.oldest_limit_wait_s`.
             low_processor_s: Processor time that work for LOW took since the start. Without it
                 LOW's share counts as load: LOW then yields too early, never too late.
+            low_got_pages_per_s: How many pages a second LOW really gets.
             on_reading: Told once a second what the service takes of the machine.
             self_audit: As `Storage.self_audit`.
             usage: What the process takes; by default the system is asked.
@@ -98,11 +99,15 @@ class Monitor:
         self._lag = lag
         self._layers = layers
         self._oldest_wait_s = oldest_wait_s
+        self._oldest_limit_wait_s = oldest_limit_wait_s
         self._low_processor_s = low_processor_s
+        self._low_got_pages_per_s = low_got_pages_per_s
         self._usage = process_usage() if usage is None else usage
         self._meter = ProcessorMeter(usable_processors() if processors is None else processors)
         self._counters: dict[str, float] = {}
+        self._lost_before = 0.0
         self.events = events
+        self.spans = SpanEvents()
         self.calls = CallRecorder(rng, clock.monotonic())
         self.health = LayerHealthTracker(
             events, clock, ("layer_1", "layer_2", "layer_3", "layer_4")
@@ -152,16 +157,26 @@ class Monitor:
         reading = LoadReading(
             loop_lag_p95_s=self._lag.p95_s,
             oldest_wait_s=self._oldest_wait_s(now),
+            oldest_limit_wait_s=self._oldest_limit_wait_s(now),
             rss_bytes=usage.rss_bytes,
             processor_share=self._meter.share,
             low_share=self._meter.low_share,
         )
         self.load.observe(reading, now)
-        self.alerts.observe_load(self.load.load, self.load.reason, now)
+        self.alerts.observe_load(self.load.holds_above, self.load.reason, now)
         return reading
 
     def count(self, now: float) -> None:
         """Count calls and what layers counted, and look whether promises are kept."""
+        self._take(now)
+        self.alerts.observe_calls(self.calls.kinds("5m", now), now)
+        answers = self.calls.answers("5m")
+        self.alerts.observe_hits(hit_rate(answers), sum(answers.values()), now)
+        if self._used is not None:
+            self._on_reading(self._reading(self._used))
+
+    def _take(self, now: float) -> None:
+        """Take what layers say of themselves, and what was told of calls."""
         layers = self._layers()
         for status in layers.values():
             self.health.observe(status.name, status.health, status.reason)
@@ -170,16 +185,20 @@ class Monitor:
             for name, status in layers.items()
             for key, value in status.counters.items()
         }
-        for name, times in self.calls.observe(layer_totals(self._counters)).items():
+        new = self._connections_lost() | self.calls.observe(layer_totals(self._counters))
+        for name, times in new.items():
             if name in _TOLD:
                 layer, severity, kind, sentence = _TOLD[name]
                 self.events.add(layer, severity, kind, sentence.format(times=times))
+        self.spans.tell(self.events)
         self.calls.drain(now)
-        self.alerts.observe_latency(self.calls.latency("5m", is_promised), now)
-        answers = self.calls.answers("5m")
-        self.alerts.observe_hits(_hit_rate(answers), sum(answers.values()), now)
-        if self._used is not None:
-            self._on_reading(self._reading(self._used))
+
+    def _connections_lost(self) -> dict[str, int]:
+        total, before = self._counters.get("layer_1.connections_lost", 0.0), self._lost_before
+        self._lost_before = total
+        # Lower than before: it is a new layer's.
+        times = round(total - before if total >= before else total)
+        return {"connections_lost": times} if times else {}
 
     def _reading(self, used: Usage) -> SystemReading:
         return SystemReading(
@@ -194,7 +213,7 @@ class Monitor:
     def figures(self) -> PerformanceMetrics:
         """Everything, now."""
         now = self._clock.monotonic()
-        self.count(now)
+        self._take(now)
         totals = self.calls.totals
         answers: dict[Tier, float] = {tier: totals[f"answers.{tier}"] for tier in TIERS}
         frame_p95_s = self.frames.p95_s(now)
@@ -203,7 +222,7 @@ class Monitor:
             requests=self.calls.requests,
             errors=self.calls.errors,
             cache_hits=self.calls.hits,
-            cache_hit_rate=_hit_rate(answers),
+            cache_hit_rate=hit_rate(answers),
             exchange_requests=int(self._counters.get("layer_1.requests", 0.0)),
             loop_lag_p95_ms=self._lag.p95_s * 1_000,
             load=self.load.load,
@@ -212,13 +231,9 @@ class Monitor:
             totals=totals,
             load_band=self.load.band,
             low_pages_per_s=self.load.low_pages_per_s,
+            low_got_pages_per_s=self._low_got_pages_per_s(),
             load_terms=self.load.terms,
             alerts=self.alerts.active,
             frame_p95_ms=None if frame_p95_s is None else frame_p95_s * 1_000,
             self_audit=self._self_audit(),
         )
-
-
-def _hit_rate(answers: Mapping[Tier, float]) -> float:
-    found = sum(answers.values())
-    return (found - answers["exchange"]) / found if found else 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from upbit_backbone.api.event_bus import EventBusIntegration
+from upbit_backbone.call_in_work import reached
 from upbit_backbone.protocol import (
     MAX_PAGE_TRADES,
     BackboneRequest,
@@ -28,6 +29,7 @@ class DirectDataAccess:
 
     async def fetch(self, request: BackboneRequest) -> BackboneResponse:
         """As `DataSource.fetch`; the metadata names the path taken."""
+        reached("direct: api")
         entry = self._router if self._is_router_alone(request) else self._coordinator
         response = await entry.fetch(request)
         path = f"direct: api → {response.metadata.path}"
@@ -61,8 +63,9 @@ class EventBusDataAccess:
             SystemOverloadedError: the load was too high for this priority until the deadline.
         """
         async with self._bus.admitted(request) as admitted:
+            way = "bus" if admitted else "direct, without the bus"
+            reached(f"{way}: api")
             response = await self._coordinator.fetch(request)
-        way = "bus" if admitted else "direct, without the bus"
         metadata = msgspec.structs.replace(
             response.metadata, path=f"{way}: api → {response.metadata.path}"
         )

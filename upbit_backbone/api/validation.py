@@ -7,10 +7,12 @@ from collections.abc import Collection
 from datetime import datetime
 from difflib import get_close_matches
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from upbit_backbone.clock import epoch_ms, utc_datetime
 from upbit_backbone.errors import InvalidRequestError, UnknownSymbolError, shown
-from upbit_backbone.protocol import MAX_DEPTH, Priority
+from upbit_backbone.models import Timeframe
+from upbit_backbone.protocol import MAX_DEPTH, BackboneRequest, DataType, Priority, Reach
 
 MAX_COUNT = 1_000_000_000
 """More rows than any market has; a larger number would not fit a database's integer."""
@@ -19,6 +21,8 @@ MAX_TIMEOUT_S = 1_000_000.0
 MAX_VALUES = 10_000
 """Of an indicator, which is computed while nothing else runs."""
 LONGEST_SYMBOL = 40
+MOST_SYMBOLS = 10_000
+"""Of one request: more than any exchange lists."""
 _MAX_EXACT = 1e15
 _FEW_MARKETS = 5
 """A recording has so few that a sentence names them all."""
@@ -43,16 +47,28 @@ def check_symbol(symbol: str, listed: Collection[str]) -> None:
         raise InvalidRequestError(f"a symbol is a text such as 'KRW-BTC', was {shown(symbol)}")
     if symbol in listed:
         return
-    if not listed and len(symbol) <= LONGEST_SYMBOL and _SYMBOL.fullmatch(symbol):
+    if not listed and may_be_listed(symbol):
         return
     if len(symbol) > LONGEST_SYMBOL:  # nothing is close to it, and to look takes time
         raise UnknownSymbolError(symbol)
     upper = symbol.upper().strip()
     quote, _, base = upper.partition("-")
     likely = [code for code in (upper, f"{base}-{quote}", f"KRW-{upper}") if code in listed]
+    likely += [code for code in listed if upper in _without_hyphen(code)]
     close = get_close_matches(upper, listed, n=3, cutoff=0.6)
     few = tuple(listed) if len(listed) <= _FEW_MARKETS else ()
     raise UnknownSymbolError(symbol, tuple(dict.fromkeys([*likely, *close]))[:3], all_listed=few)
+
+
+def may_be_listed(symbol: str) -> bool:
+    """Whether it has the shape of a symbol; of what has not, nobody needs to ask the exchange."""
+    return len(symbol) <= LONGEST_SYMBOL and _SYMBOL.fullmatch(symbol) is not None
+
+
+def _without_hyphen(symbol: str) -> tuple[str, str]:
+    """As other exchanges write it: KRWBTC, or BTCKRW."""
+    quote, _, base = symbol.partition("-")
+    return quote + base, base + quote
 
 
 def check_priority(priority: Priority) -> None:
@@ -89,15 +105,15 @@ def check_timeout(timeout: float | None) -> None:
         )
 
 
-def check_frame_time(taken_s: float) -> None:
-    """Refuse what is no time that a frame can take.
+def check_seconds(name: str, seconds: float) -> None:
+    """Refuse what is no time that something can take.
 
     Raises:
         InvalidRequestError: not 0 to 1,000,000.
     """
-    if not _is_number(taken_s, MAX_TIMEOUT_S):
+    if not _is_number(seconds, MAX_TIMEOUT_S):
         raise InvalidRequestError(
-            f"taken_s must be 0 to {MAX_TIMEOUT_S:,.0f} seconds, was {shown(taken_s)}"
+            f"{name} must be 0 to {MAX_TIMEOUT_S:,.0f} seconds, was {shown(seconds)}"
         )
 
 
@@ -162,6 +178,18 @@ def check_flag(name: str, value: bool) -> None:
         raise InvalidRequestError(f"{name} must be True or False, was {shown(value)}")
 
 
+def check_line(what: str, text: object, most: int) -> None:
+    """Refuse what is no text that fits into a sentence.
+
+    Raises:
+        InvalidRequestError: no text, a longer one, or one of more lines.
+    """
+    if not isinstance(text, str) or len(text) > most or not text.isprintable():
+        raise InvalidRequestError(
+            f"{what} is one line of at most {most} characters, was {shown(text)}"
+        )
+
+
 def check_callback(name: str, callback: object) -> None:
     """Refuse what cannot be called.
 
@@ -172,6 +200,65 @@ def check_callback(name: str, callback: object) -> None:
         raise InvalidRequestError(
             f"{name} must be a function that is called, or None, was {shown(callback)}"
         )
+
+
+def check_request(request: BackboneRequest) -> None:
+    """Refuse a request that a program has made by itself and that no layer could answer.
+
+    Raises:
+        InvalidRequestError: not a `BackboneRequest`, or a field of it makes no sense; of a time
+            that does not exist, too.
+    """
+    if not isinstance(request, BackboneRequest):
+        raise InvalidRequestError(
+            f"publish takes a BackboneRequest, was {shown(request)}: give one such as"
+            " BackboneRequest(DataType.TICKER, ('KRW-BTC',))"
+        )
+    _check_kind("data_type", request.data_type, DataType)
+    symbols: Any = request.symbols
+    if not isinstance(symbols, tuple) or not 1 <= len(symbols) <= MOST_SYMBOLS:
+        raise InvalidRequestError(
+            f"symbols must be a tuple such as ('KRW-BTC',), was {shown(symbols)}"
+        )
+    for symbol in symbols:
+        if not isinstance(symbol, str) or not 1 <= len(symbol) <= LONGEST_SYMBOL:
+            raise InvalidRequestError(f"a symbol is a text such as 'KRW-BTC', was {shown(symbol)}")
+    of_candles = request.data_type is DataType.CANDLE
+    if of_candles or request.timeframe is not None:
+        _check_kind("timeframe", request.timeframe, Timeframe)
+    if of_candles and len(symbols) > 1:
+        raise InvalidRequestError(
+            f"a request for candles names one symbol, were {len(symbols)}: make one for each"
+        )
+    _check_kind("priority", request.priority, Priority)
+    _check_kind("reach", request.reach, Reach)
+    _check_kind("request_id", request.request_id, UUID)
+    for name in ("start_time", "end_time"):
+        moment = getattr(request, name)
+        if moment is not None:
+            _moment_ms(name, moment)
+            if moment.tzinfo is None:
+                raise InvalidRequestError(
+                    f"{name} of a request must be aware, was {moment}: give it a tzinfo such as UTC"
+                )
+    for name in ("count", "cursor", "days_ago"):
+        number = getattr(request, name)
+        if number is not None:
+            check_number(name, number)
+    if request.deadline is not None and not _is_number(request.deadline, float("inf")):
+        raise InvalidRequestError(
+            "deadline must be a moment of the monotonic clock in seconds, or None for the"
+            f" priority's own, was {shown(request.deadline)}"
+        )
+    check_max_age(request.max_age)
+    check_grouping(request.depth, request.level)
+    check_choice("policy", request.policy, ("latest", "all"))
+    check_flag("proofs", request.proofs)
+
+
+def _check_kind(name: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise InvalidRequestError(f"{name} must be a {kind.__name__}, was {shown(value)}")
 
 
 def check_interval(
@@ -223,7 +310,7 @@ def _moment_ms(name: str, moment: datetime) -> int:
         )
     ms = epoch_ms(moment)
     if ms < 0:
-        raise InvalidRequestError(f"{name} must be 1970-01-01 UTC or later, was {moment}")
+        raise InvalidRequestError(f"{name} must be 1970-01-01 UTC or later, was {_zoned(moment)}")
     return ms
 
 
@@ -232,7 +319,7 @@ def _zoned(moment: datetime | None) -> str:
     if moment is not None and moment.tzinfo is None:
         try:
             moment = moment.astimezone()
-        except OverflowError:  # the last hours of the calendar
+        except (OverflowError, ValueError):  # the last hours of the calendar
             return f"{moment} local time"
     return str(moment)
 

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 from rich.text import Text
@@ -30,8 +30,10 @@ from upbit_backbone.commands.printing import console_for, say
 from upbit_backbone.commands.quotes import opened
 from upbit_backbone.config import BackboneConfig
 from upbit_backbone.errors import BackboneError, RateLimitedError
-from upbit_backbone.manager import BackboneManager
 from upbit_backbone.protocol import Priority
+
+if TYPE_CHECKING:
+    from upbit_backbone.manager import BackboneManager
 
 Name = Literal["network", "clock", "limits", "disk", "qt", "fonts"]
 State = Literal["ok", "warning", "failed", "unknown"]

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TextIO
 
+from upbit_backbone.command_line import in_a_shell
 from upbit_backbone.models import Span, Timeframe
 
 UNCONFIRMED = "unconfirmed"
@@ -28,7 +29,7 @@ def missing_sentence(symbol: str, timeframe: Timeframe, span: Span) -> str:
             f"no candle of {symbol} {timeframe} {where}: the exchange shows none there (not listed"
             " yet, or nobody traded)"
         )
-    return f"missing {where}: {span.reason}"
+    return f"missing {where}: {in_a_shell(span.reason)}"
 
 
 def none_sentence(symbol: str, timeframe: Timeframe) -> str:

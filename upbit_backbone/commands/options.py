@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import typer
 
-EXCHANGE = typer.Option("--exchange", help="upbit (default), or simulator (in this process).")
+EXCHANGE = typer.Option("--exchange", help="upbit (default), or simulator.")
 REST_URL = typer.Option("--rest-url", help="Another REST address, ending in /v1.")
 WS_URL = typer.Option("--ws-url", help="And its WebSocket; both or neither.")

@@ -37,9 +37,15 @@ class Shown(NamedTuple):
     justify: Justify = "right"
     need: int = 0
     """Where the terminal is too narrow, those with the highest are left out first; 0: never."""
+    folds: bool = False
+    """Words and paths, that may go on in the next line. A figure is never folded nor cut."""
 
 
 Cell = str | Text
+_FOLDED = 10
+"""Narrower than so many columns no text is folded."""
+_BETWEEN = 3
+"""Between two columns stand three blanks, with the line that this box does not draw."""
 
 
 def console_for(stream: TextIO | None = None) -> Console:
@@ -55,31 +61,48 @@ def fitting_table(
 ) -> Table:
     """A table without the columns that there is no room for.
 
-    No cell is ever cut: a price without its last digit would be a lie.
+    No cell is ever cut: a price without its last digit would be a lie. Where there is no room
+    for those that are needed either, each of their values has a line of its own.
     """
     rows = [list(row) for row in cells]
+    widths = [_width_of(column, at, rows) for at, column in enumerate(columns)]
     kept = list(range(len(columns)))
-    while _width_of(columns, rows, kept) > width:
+    while sum(widths[at] for at in kept) + _BETWEEN * (len(kept) - 1) > width:
         at = max(kept, key=lambda index: columns[index].need)
         if columns[at].need == 0:
-            break
+            needed = [[row[index] for index in kept] for row in rows]
+            return _stacked([columns[index] for index in kept], needed)
         kept.remove(at)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for index in kept:
         column = columns[index]
-        table.add_column(column.heading, justify=column.justify, no_wrap=True)
+        table.add_column(
+            column.heading, justify=column.justify, no_wrap=not column.folds, overflow="fold"
+        )
     for row in rows:
         table.add_row(*(row[index] for index in kept))
     return table
 
 
-def _width_of(columns: Sequence[Shown], rows: list[list[Cell]], kept: Sequence[int]) -> int:
-    widest = (
-        max([Text(columns[at].heading).cell_len, *(_cell_len(row[at]) for row in rows)])
-        for at in kept
-    )
-    # Between two columns stand three blanks, with the line that this box does not draw.
-    return sum(widest) + 3 * (len(kept) - 1)
+def _stacked(columns: Sequence[Shown], rows: Sequence[Sequence[Cell]]) -> Table:
+    """A line for each value, after its heading; a blank one between two rows.
+
+    A terminal that is narrower than a value breaks it, as it would break any line.
+    """
+    table = Table.grid()
+    table.add_column(overflow="fold")
+    for number, row in enumerate(rows):
+        if number:
+            table.add_row("")
+        for column, cell in zip(columns, row, strict=True):
+            heading = f"{column.heading} " if column.heading else ""
+            table.add_row(Text.assemble((heading, "dim"), cell))
+    return table
+
+
+def _width_of(column: Shown, at: int, rows: Iterable[Sequence[Cell]]) -> int:
+    widest = max((_cell_len(row[at]) for row in rows), default=0)
+    return max(Text(column.heading).cell_len, min(widest, _FOLDED) if column.folds else widest)
 
 
 def _cell_len(cell: Cell) -> int:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
@@ -38,10 +38,12 @@ from upbit_backbone.commands.printing import (
     value_heading,
 )
 from upbit_backbone.config import BackboneConfig
-from upbit_backbone.manager import BackboneManager
 from upbit_backbone.models import Market, Orderbook, Ticker, Trade
 from upbit_backbone.price import format_price, price_decimals
 from upbit_backbone.protocol import MAX_DEPTH, Priority
+
+if TYPE_CHECKING:
+    from upbit_backbone.manager import BackboneManager
 
 DEFAULT_TRADES = 20
 DEFAULT_ROWS = 15
@@ -133,7 +135,9 @@ def trades(
 
 @asynccontextmanager
 async def opened(config: BackboneConfig) -> AsyncIterator[BackboneManager]:
-    """A service for one command."""
+    """A service for one command; only here it is imported, so that --help is quick."""
+    from upbit_backbone.manager import BackboneManager
+
     manager = BackboneManager(config)
     await manager.initialize()
     try:
@@ -282,9 +286,9 @@ async def _trades(
         Shown("time (KST)", "left"),
         Shown("side", "left"),
         Shown(f"price ({quote})"),
-        Shown(f"volume ({base})"),
-        Shown(f"value ({quote})", need=1),
-        Shown("id", need=2),
+        Shown(f"volume ({base})", need=1),
+        Shown(f"value ({quote})", need=2),
+        Shown("id", need=3),
     )
     rows = [_trade_row(one) for one in found]
     console.print(fitting_table(columns, rows, width=console.width))

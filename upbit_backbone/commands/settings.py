@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -21,15 +20,13 @@ from upbit_backbone.command_line import (
 from upbit_backbone.commands.options import EXCHANGE, REST_URL, WS_URL
 from upbit_backbone.commands.printing import Shown, console_for, fitting_table, say, tell
 from upbit_backbone.config import (
-    CONFIG_VARIABLE,
     DEFAULT,
-    ENVIRONMENT_PREFIX,
     SETTINGS,
     BackboneConfig,
     Settled,
     settle,
 )
-from upbit_backbone.config_file import default_config_file, unknown_setting
+from upbit_backbone.config_file import default_config_file
 from upbit_backbone.errors import InvalidRequestError
 from upbit_backbone.surroundings import network_sentence
 
@@ -125,35 +122,21 @@ async def _show(overrides: Overrides, auto: bool, as_json: bool) -> None:
         )
     else:
         _print(settled, values)
-    for sentence in _ignored(os.environ):
-        tell(sentence)
 
 
 def _print(settled: Settled, values: Mapping[str, Any]) -> None:
     console = console_for()
     rows = [[name, _shown(values[name]), settled.origins[name]] for name in SETTINGS]
-    columns = (Shown("setting", "left"), Shown("value", "left"), Shown("from", "left"))
-    # A reason may be long: the terminal folds it, and loses nothing of it.
-    table = fitting_table(columns, rows, width=console.width)
-    table.columns[1].no_wrap = table.columns[2].no_wrap = False
-    table.columns[1].overflow = table.columns[2].overflow = "fold"
-    console.print(table)
+    columns = (
+        Shown("setting", "left"),
+        Shown("value", "left", folds=True),
+        Shown("from", "left", folds=True),  # what was measured has a reason, which may be long
+    )
+    console.print(fitting_table(columns, rows, width=console.width))
     if settled.surroundings is not None:
         say(console, f"network: {network_sentence(settled.surroundings)}")
     where = settled.file or f"none; 'upbit-backbone config init' writes {default_config_file()}"
     say(console, f"settings file: {where}")
-
-
-def _ignored(environment: Mapping[str, str]) -> list[str]:
-    """Variables that look like settings and are none."""
-    known = {ENVIRONMENT_PREFIX + name.upper() for name in SETTINGS} | {CONFIG_VARIABLE}
-    found = sorted(name for name in environment if name.startswith(ENVIRONMENT_PREFIX))
-    return [
-        f"{name} is not used: "
-        + unknown_setting(name.removeprefix(ENVIRONMENT_PREFIX).lower(), SETTINGS)
-        for name in found
-        if name not in known
-    ]
 
 
 async def _init(file: Path, auto: bool, force: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Self
@@ -12,6 +12,7 @@ from typing import Annotated, Self
 import typer
 from rich.console import Group, RenderableType
 from rich.live import Live
+from rich.table import Table
 from rich.text import Text
 
 from upbit_backbone.command_line import (
@@ -33,18 +34,21 @@ from upbit_backbone.commands.printing import (
     console_for,
     fitting_table,
     kst,
+    tell,
     value_cell,
     value_heading,
     value_text,
     value_unit,
 )
 from upbit_backbone.commands.quotes import SIMULATED, names_of, opened, symbols_of, with_name
-from upbit_backbone.errors import InvalidRequestError
+from upbit_backbone.errors import InvalidRequestError, TransportError
 from upbit_backbone.models import Market, Ticker
 from upbit_backbone.price import format_price
 from upbit_backbone.protocol import Subscription
 
 DRAWN_EVERY_S = 0.25
+SILENT_FOR_S = 3.0
+"""The exchange sends a price at once: when none has come by now, why is told."""
 
 
 def watch(
@@ -68,10 +72,10 @@ def watch(
 ) -> None:
     """Show prices as they change, until Ctrl+C.
 
-    In a pipe, and with --json: a line for each change.
+    In a pipe, and with --json: a line for each change. Exits with 1 when none came in time.
     """
     overrides = Overrides(exchange, rest_url, ws_url, data_dir, config)
-    run(_watch(symbols, (seconds, count), overrides, as_json))
+    run(_watch(symbols, (seconds, count), overrides, as_json), interrupted=0, stays=True)
 
 
 async def _watch(
@@ -94,31 +98,44 @@ async def _watch(
                 readers[symbol] = manager.api.stream_ticker(symbol)
                 streams.callback(readers[symbol].close)
             show = _chosen_show(readers, names, as_json)
-            watched = _Watch(readers, show, count)
+
+            def why() -> str:
+                status = manager.api.get_system_status()
+                return status.reason or f"the connection is {status.connection}"
+
             with show:
-                await watched.run(seconds)
+                await _Watch(readers, show, count, why).run(seconds)
 
 
 class _Watch:
     """Reads all streams until somebody stops it, the time is over, or enough was shown."""
 
-    def __init__(self, readers: Mapping[str, Subscription], show: _Show, count: int | None) -> None:
+    def __init__(
+        self,
+        readers: Mapping[str, Subscription],
+        show: _Show,
+        count: int | None,
+        why: Callable[[], str],
+    ) -> None:
         self._readers = readers
         self._show = show
         self._left = count
+        self._why = why
+        self._silent = True
         self._done = stop_on_signals()
 
     async def run(self, seconds: float | None) -> None:
         """Read.
 
         Raises:
-            BackboneError: a stream failed.
+            BackboneError: a stream failed, or nothing came in all the time.
         """
         ended = asyncio.create_task(self._done.wait(), name="end of watching")
         tasks = [
             asyncio.create_task(self._read(reader), name=f"watch {symbol}")
             for symbol, reader in self._readers.items()
         ]
+        teller = asyncio.create_task(self._tell_of_silence(), name="tell that nothing comes")
         try:
             over, _ = await asyncio.wait(
                 [ended, *tasks], timeout=seconds, return_when=asyncio.FIRST_COMPLETED
@@ -126,14 +143,24 @@ class _Watch:
             for task in over:
                 await task  # what it failed with
         finally:
-            for task in (ended, *tasks):
+            for task in (ended, teller, *tasks):
                 task.cancel()
-            await asyncio.wait([ended, *tasks])
+            await asyncio.wait([ended, teller, *tasks])
+        if self._silent and not over:
+            raise TransportError(
+                f"no price of {', '.join(self._readers)} within {seconds:g} s: {self._why()}"
+            )
+
+    async def _tell_of_silence(self) -> None:
+        await asyncio.sleep(SILENT_FOR_S)
+        if self._silent:
+            self._show.wait(f"no price yet: {self._why()}")
 
     async def _read(self, reader: Subscription) -> None:
         async for ticker in reader:
             if self._left == 0:
                 return
+            self._silent = False
             self._show.take(ticker)
             if self._left is not None:
                 self._left -= 1
@@ -151,6 +178,10 @@ class _Show:
     def __exit__(self, *exc: object) -> None: ...
     def take(self, ticker: Ticker) -> None:
         """Show a price that has changed."""
+        raise NotImplementedError
+
+    def wait(self, sentence: str) -> None:
+        """Tell why there is nothing to show; called once at most."""
         raise NotImplementedError
 
 
@@ -175,6 +206,9 @@ class _Lines(_Show):
             )
         sys.stdout.flush()
 
+    def wait(self, sentence: str) -> None:
+        tell(f"{sentence} (waiting goes on; Ctrl+C ends it)")
+
 
 class _LiveTable(_Show):
     """A table that is drawn anew a few times a second."""
@@ -184,6 +218,7 @@ class _LiveTable(_Show):
         self._names = names
         self._latest: dict[str, Ticker] = {}
         self._moves: dict[str, int] = {}
+        self._why_silent = ""
         self._console = console_for()
         self._value_heading = value_heading(readers)
         self._live = Live(
@@ -207,18 +242,26 @@ class _LiveTable(_Show):
             self._moves[ticker.symbol] = 1 if ticker.price > before.price else -1
         self._latest[ticker.symbol] = ticker
 
+    def wait(self, sentence: str) -> None:
+        self._why_silent = sentence
+
     def _render(self) -> RenderableType:
         simulated = any(one.simulated for one in self._latest.values())
-        title = Text("Ctrl+C ends" + (f" · {SIMULATED}" if simulated else ""), style="dim")
+        said = SIMULATED if simulated else "" if self._latest else self._why_silent
+        title = Text("Ctrl+C ends" + (f" · {said}" if said else ""), style="dim")
         # A line is left for the title, one for the heading and its rule, one for the cursor.
         room = max(1, self._console.height - 6)
-        shown = list(self._readers)[:room]
-        rows = [self._row(symbol) for symbol in shown]
-        table = fitting_table(_columns(self._value_heading), rows, width=self._console.width)
+        table = self._table(shown := list(self._readers)[:room])
+        if table.row_count > len(shown):  # too narrow: each value has a line of its own
+            table = self._table(shown := shown[: max(1, room * len(shown) // table.row_count)])
         hidden = len(self._readers) - len(shown)
         if not hidden:
             return Group(table, title)
         return Group(table, title, Text(f"{hidden} more: the terminal is too low for them"))
+
+    def _table(self, symbols: Sequence[str]) -> Table:
+        rows = [self._row(symbol) for symbol in symbols]
+        return fitting_table(_columns(self._value_heading), rows, width=self._console.width)
 
     def _row(self, symbol: str) -> list[Cell]:
         name = self._names[symbol].korean_name

@@ -457,7 +457,12 @@ class CandleGatherer:
                 break
             gathered.take(stored, self._seen_s(stored, high_ms))
             plan = self.plan(stored, timeframe)
-            unconfirmed += plan.beyond
+            if plan.beyond:
+                # The first candles that are kept are not the first ones from the start.
+                at_ms = plan.beyond[0].start_ms
+                gathered.cut(start_ms, at_ms)
+                gathered.error = DataUnavailableError(TOO_OLD_SECONDS)
+                break
             walk = CandleWalk(plan, newest_first=False, periods_a_page=gathered.periods_a_page)
             found = [gathered.merged()]
 
@@ -505,6 +510,7 @@ class CandleGatherer:
             data_count=len(series),
             priority_used=request.priority,
             split_info=counted(gathered.pages, "page") if gathered.pages > 1 else None,
+            pages=gathered.pages,
             source=gathered.source,
             age_s=0.0 if gathered.seen_s is None else self._clock.monotonic() - gathered.seen_s,
             path="coordinator → storage" + (" → router" if gathered.asked else ""),

@@ -35,6 +35,7 @@ from upbit_backbone.tasks import TaskOwner
 
 PAGES_A_WINDOW = 20
 """The store is asked for so much at once: what is loaded is held by nobody when it was given."""
+_BROKEN_OFF = "the layer that loads candles has ended"
 MOST_WAITING = 8
 """Finished stretches that a slow reader leaves waiting before the loading waits for it."""
 
@@ -80,6 +81,7 @@ class Chunks:
         total = periods_between(self._timeframe, self._kept_from_ms, self._end_ms)
         self._meter = ProgressMeter(request.symbols[0], self._timeframe, total, clock.monotonic())
         self._periods_a_page = MAX_PAGE_CANDLES
+        self._unfinished = Range(self._start_ms, self._end_ms)
         self._missing: dict[str, list[Range]] = {}
         """By reason."""
         self._ready: deque[CandleSeries] = deque()
@@ -103,6 +105,11 @@ class Chunks:
         ]
         return tuple(unknown(*span) for span in sorted(spans))
 
+    @property
+    def unfinished(self) -> tuple[datetime, datetime]:
+        start_ms, end_ms = self._unfinished
+        return utc_datetime(start_ms), utc_datetime(end_ms)
+
     def pause(self) -> None:
         self._going.clear()
         self._enter("paused", "by whoever reads")
@@ -119,6 +126,8 @@ class Chunks:
         return self
 
     async def __anext__(self) -> CandleSeries:
+        if self._task is None and self._tasks.closed:
+            self._break_off()
         if self._task is None and not self._over:
             name = f"chunks of {self._request.symbols[0]} {self._timeframe}"
             self._task = asyncio.get_running_loop().create_task(self._run(), name=name)
@@ -165,8 +174,8 @@ class Chunks:
         except BackboneError as error:
             self._finish(error, "ended", str(error))
         except asyncio.CancelledError:
-            # Whoever cancels has finished before; else the service is being closed.
-            self._finish(ClosedError("the service was closed while candles were loaded"), "ended")
+            # Whoever cancels has finished before; else the layer ends.
+            self._break_off()
             raise
         except Exception as error:
             self._finish(error, "ended", repr(error))  # the reader must not wait for ever
@@ -188,6 +197,7 @@ class Chunks:
                 window = Range(low_ms, timeframe.back_ms(low_ms, -size))
                 low_ms = window.end_ms
             await self._load_window(window)
+            self._unfinished = Range(low_ms, high_ms)
 
     async def _load_window(self, window: Range) -> None:
         stored = await self._gatherer.stored(self._request, *window)
@@ -289,6 +299,10 @@ class Chunks:
         self._ready.clear()
         if self._task is not None:
             self._task.cancel()
+
+    def _break_off(self) -> None:
+        """The layer ends; another one may go on from `unfinished`."""
+        self._finish(ClosedError(f"{_BROKEN_OFF}: try again"), "waiting", _BROKEN_OFF)
 
     def _finish(self, error: BaseException | None, state: ProgressState, reason: str = "") -> None:
         if self._over:

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
+from upbit_backbone.call_in_work import reached
 from upbit_backbone.clock import Clock, utc_datetime
 from upbit_backbone.coordinator.candles import CandleGatherer
 from upbit_backbone.coordinator.chunks import Chunks
 from upbit_backbone.coordinator.lists import ListGatherer
 from upbit_backbone.coordinator.pages import Pages
 from upbit_backbone.coordinator.trades import TradeGatherer
-from upbit_backbone.coordinator.turns import LowTurns
+from upbit_backbone.coordinator.turns import LowTurns, SharedTurn
 from upbit_backbone.models import Market, Timeframe
 from upbit_backbone.protocol import (
     BackboneRequest,
@@ -22,6 +23,7 @@ from upbit_backbone.protocol import (
     DataType,
     Health,
     LayerStatus,
+    Priority,
     Progress,
     Subscription,
 )
@@ -29,7 +31,7 @@ from upbit_backbone.tasks import TaskOwner
 from upbit_backbone.telemetry.processor_time import ProcessorTime
 
 
-def _never_shedding() -> str | None:
+def _never_shedding(_: Priority) -> str | None:
     return None
 
 
@@ -47,7 +49,7 @@ class Coordinator:
         clock: Clock,
         rng: Random,
         symbols_per_request: int | None = None,
-        shedding: Callable[[], str | None] = _never_shedding,
+        shedding: Callable[[Priority], str | None] = _never_shedding,
         turns: LowTurns | None = None,
         parallelism: Callable[[int], int] = _as_many,
         low_processor: ProcessorTime | None = None,
@@ -60,7 +62,8 @@ class Coordinator:
             clock: The exchange's time.
             rng: Chance, for the jitter of retries.
             symbols_per_request: How many tickers or books one request may name; None: all.
-            shedding: Why LOW has to wait, e.g. ``"load 78 %"``; None: it may run.
+            shedding: Why a priority has to wait, e.g. ``"load 78 %"``; None: it may run. Asked for
+                each page of LOW and of long loads.
             turns: Of LOW pages, shared with the store's own; None: the coordinator's alone.
             parallelism: How many pages of one HIGH or NORMAL call may be in flight now, of so many.
             low_processor: Told what pages of LOW cost; None: nobody is.
@@ -68,20 +71,30 @@ class Coordinator:
         """
         self._below = below
         self._clock = clock
+        self._turns = LowTurns(clock) if turns is None else turns
         self._pages = Pages(
             below,
             clock=clock,
             rng=rng,
             shedding=shedding,
-            turns=LowTurns(clock) if turns is None else turns,
+            turns=self._turns,
             parallelism=parallelism,
             low_processor=ProcessorTime() if low_processor is None else low_processor,
             retries=retries,
         )
         self._candles = CandleGatherer(below, self._pages, clock)
         self._trades = TradeGatherer(below, self._pages, clock)
-        self._lists = ListGatherer(below, self._pages, clock, symbols_per_request)
         self._tasks = TaskOwner()
+        self._lists = ListGatherer(
+            below,
+            self._pages,
+            clock,
+            symbols_per_request,
+            turns={
+                kind: SharedTurn(self._turns, self._tasks, f"{kind.value}s")
+                for kind in (DataType.TICKER, DataType.ORDERBOOK)
+            },
+        )
         self._running = False
         self._since_ms = clock.now_ms()
 
@@ -129,11 +142,12 @@ class Coordinator:
         with ``reason="unconfirmed"`` and no error until a second reading agrees. Trades are a
         tuple, ascending by time; tickers and books one in the order of the symbols.
 
-        What arrived is stored, also when the call is cancelled or its deadline comes.
+        What arrived of candles is stored, also when the call is cancelled or its deadline comes.
 
         Raises:
             BackboneError: nothing of the answer could be had.
         """
+        reached("coordinator")
         if request.data_type is DataType.CANDLE:
             return await self._candles.fetch(request)
         if request.data_type is DataType.TRADE:
@@ -188,6 +202,7 @@ class Coordinator:
         counters = {
             "splits": float(self._candles.splits),
             "pages": float(self._pages.sent),
+            "low_pages": float(self._turns.pages),
             "retries": float(self._pages.retrier.retries),
         }
         health: Health = "healthy" if self._running else "down"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 
 import msgspec
@@ -10,21 +12,45 @@ import msgspec
 from upbit_backbone.clock import Clock
 from upbit_backbone.coordinator.pages import PARALLEL_PAGES, Pages, own
 from upbit_backbone.coordinator.plan import counted, plan_lists
+from upbit_backbone.coordinator.turns import SharedTurn
 from upbit_backbone.errors import BackboneError, DeadlineError
-from upbit_backbone.protocol import BackboneRequest, BackboneResponse, DataSource
+from upbit_backbone.protocol import (
+    BackboneRequest,
+    BackboneResponse,
+    DataSource,
+    DataType,
+    Priority,
+)
+
+_TurnOf = Callable[[BackboneRequest], AbstractAsyncContextManager[object]]
 
 
 class ListGatherer:
     """Answers a request for tickers or order books of any number of symbols."""
 
     def __init__(
-        self, below: DataSource, pages: Pages, clock: Clock, symbols_per_request: int | None
+        self,
+        below: DataSource,
+        pages: Pages,
+        clock: Clock,
+        symbols_per_request: int | None,
+        *,
+        turns: Mapping[DataType, SharedTurn],
     ) -> None:
-        """Take how many symbols one request may name; None: all of them."""
+        """Take what it works with.
+
+        Args:
+            below: The store.
+            pages: Sends what has several parts.
+            clock: The exchange's time.
+            symbols_per_request: How many symbols one request may name; None: all of them.
+            turns: What LOW calls of one part take together: below they are one request.
+        """
         self._below = below
         self._pages = pages
         self._clock = clock
         self._symbols_per_request = symbols_per_request
+        self._turns = turns
 
     async def fetch(self, request: BackboneRequest) -> BackboneResponse:
         """As `Coordinator.fetch`: a tuple in the order of the symbols.
@@ -38,7 +64,7 @@ class ListGatherer:
         started = self._clock.monotonic()
         lists = plan_lists(request.symbols, self._symbols_per_request)
         if len(lists) == 1:
-            answers = [await self._tried(request)]
+            answers = [await self._tried(request, self._together)]
         else:
             answers = await self._ask_all(request, lists)
         values = [value for answer in answers for value in answer.data]
@@ -75,7 +101,7 @@ class ListGatherer:
             for symbols in todo:
                 part = msgspec.structs.replace(request, symbols=symbols)
                 try:
-                    outcomes[symbols] = await self._tried(part)
+                    outcomes[symbols] = await self._tried(part, self._pages.turn)
                 except BackboneError as error:
                     outcomes[symbols] = error
 
@@ -104,10 +130,15 @@ class ListGatherer:
             raise failure
         return answers
 
-    async def _tried(self, part: BackboneRequest) -> BackboneResponse:
-        return await self._pages.retrier(partial(self._ask, part), deadline=part.deadline)
+    async def _tried(self, part: BackboneRequest, turn: _TurnOf) -> BackboneResponse:
+        return await self._pages.retrier(partial(self._ask, part, turn), deadline=part.deadline)
 
-    async def _ask(self, part: BackboneRequest) -> BackboneResponse:
+    async def _ask(self, part: BackboneRequest, turn: _TurnOf) -> BackboneResponse:
         await self._pages.admitted(part.priority)
-        async with self._pages.turn(part):
+        async with turn(part):
             return await self._below.fetch(part)
+
+    def _together(self, request: BackboneRequest) -> AbstractAsyncContextManager[object]:
+        if request.priority is Priority.LOW:
+            return self._turns[request.data_type].turn()
+        return nullcontext()

@@ -15,7 +15,7 @@ from upbit_backbone.candle_checks import check_page
 from upbit_backbone.clock import Clock, utc_datetime
 from upbit_backbone.coordinator.plan import Page
 from upbit_backbone.coordinator.retry import CALL, Patience, Retrier
-from upbit_backbone.coordinator.turns import MOST_IN_FLIGHT, LowTurns
+from upbit_backbone.coordinator.turns import MOST_IN_FLIGHT, LowTurns, Turn
 from upbit_backbone.coordinator.walk import CandleWalk
 from upbit_backbone.errors import BackboneError, DeadlineError
 from upbit_backbone.models import CandleSeries
@@ -23,6 +23,7 @@ from upbit_backbone.protocol import (
     BackboneRequest,
     BackboneResponse,
     DataSource,
+    DataType,
     Priority,
     Reach,
 )
@@ -69,7 +70,7 @@ class Pages:
         *,
         clock: Clock,
         rng: Random,
-        shedding: Callable[[], str | None],
+        shedding: Callable[[Priority], str | None],
         turns: LowTurns,
         parallelism: Callable[[int], int],
         low_processor: ProcessorTime,
@@ -81,7 +82,7 @@ class Pages:
             below: The store.
             clock: The exchange's time.
             rng: Chance, for the jitter of retries.
-            shedding: Why LOW has to wait, e.g. ``"load 78 %"``; None: it may run.
+            shedding: Why a priority has to wait, e.g. ``"load 78 %"``; None: it may run.
             turns: Whose turn it is among all LOW callers.
             parallelism: How many pages of one call may be in flight now, of so many.
             low_processor: Told what pages of LOW cost.
@@ -149,10 +150,13 @@ class Pages:
             async with asyncio.timeout(left_s):
                 yield
         except TimeoutError as error:
+            again = {
+                DataType.CANDLE: "try again (what arrived is stored)",
+                DataType.TRADE: "ask for less at once",
+            }.get(request.data_type, "try again")
             raise DeadlineError(
                 f"the time given ended before all {request.data_type.value}s of"
-                f" {', '.join(request.symbols)} were had: try again (what arrived is stored), or"
-                " give a longer timeout"
+                f" {', '.join(request.symbols)} were had: {again}, or give a longer timeout"
             ) from error
 
     async def page(self, request: BackboneRequest, page: Page) -> BackboneResponse:
@@ -186,9 +190,11 @@ class Pages:
         return response
 
     async def admitted(self, priority: Priority, watcher: Watcher = UNWATCHED) -> None:
-        """Give way: to whoever pauses this load, and LOW to a load that others suffer from."""
+        """Give way: to whoever pauses this load, and to a load that others suffer from."""
         await watcher.may_go_on()
-        while priority is Priority.LOW and (why := self._shedding()) is not None:
+        # A call of another priority was let in as a whole; a long load asks for each page.
+        asks = priority is Priority.LOW or watcher is not UNWATCHED
+        while asks and (why := self._shedding(priority)) is not None:
             watcher.waits_for_load(why)
             await asyncio.sleep(LOOK_AT_LOAD_S)
             await watcher.may_go_on()
@@ -201,7 +207,7 @@ class Pages:
             return PARALLEL_PAGES
         return self._parallelism(PARALLEL_PAGES)
 
-    def turn(self, request: BackboneRequest) -> AbstractAsyncContextManager[None]:
+    def turn(self, request: BackboneRequest) -> AbstractAsyncContextManager[Turn | None]:
         """What a page holds while it is under way: all LOW requests share one turn."""
         if request.priority is Priority.LOW:
             return self._turns.turn(request.request_id)
@@ -258,10 +264,12 @@ class _Work:
     async def _attempt(self, chosen: list[Page]) -> BackboneResponse | None:
         """Ask for the chosen page; the first attempt chooses it. None: there is none to ask for."""
         await self._pages.admitted(self._request.priority, self._watcher)
-        async with self._pages.turn(self._request):
+        async with self._pages.turn(self._request) as turn:
             if not chosen:
                 page = None if self.failure is not None else self._walk.next_page()
                 if page is None:
+                    if turn is not None:
+                        turn.used = False
                     return None
                 chosen.append(page)
             self._watcher.runs()

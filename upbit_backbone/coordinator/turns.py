@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
 
 from upbit_backbone.clock import Clock
+from upbit_backbone.errors import ClosedError
+from upbit_backbone.tasks import TaskOwner
 
 LOW_SPACING_S = 1.05 / 8
 """How far LOW requests are apart when nobody else asks."""
 MOST_IN_FLIGHT = 2
+LOOK_AGAIN_S = 0.25
+"""How fast LOW may go changes while somebody waits for it."""
+RATE_OVER_S = 3.0
+_MOST_COUNTED = 1_000
+MOST_TOGETHER = 1_000
+"""So many wait for a shared turn at most, when it comes, for more to come."""
 _ENOUGH_REMEMBERED = 1_000
 
 
@@ -72,11 +80,31 @@ class TurnKeeper:
         """Count a page that is over, however it ended."""
         self._in_flight -= 1
 
+    @property
+    def last_begun_s(self) -> float:
+        """When the last page went."""
+        return self._last_begun_s
+
+    def give_back(self, begun_s: float, before_s: float) -> None:
+        """Take that nothing went at `begun_s`, but `before_s`, unless another page has since."""
+        if self._last_begun_s == begun_s:
+            self._last_begun_s = before_s
+
     def _remember(self, caller: Hashable, rank: int) -> None:
         self._ranks[caller] = rank
         self._ranks.move_to_end(caller)
         if len(self._ranks) > _ENOUGH_REMEMBERED:
             self._ranks.popitem(last=False)
+
+
+class Turn:
+    """One turn while it is held."""
+
+    __slots__ = ("used",)
+
+    def __init__(self) -> None:
+        self.used = True
+        """Whether a page goes; False: there was none left, and the next may go at once."""
 
 
 class LowTurns:
@@ -100,9 +128,17 @@ class LowTurns:
         self._pages_per_s = pages_per_s
         self._keeper = TurnKeeper(spacing_s)
         self._waiting: list[tuple[Hashable, asyncio.Event]] = []
+        self._begun_s: deque[float] = deque(maxlen=_MOST_COUNTED)
+        self.pages = 0
+        """How many LOW has got."""
+
+    def got_pages_per_s(self) -> float:
+        """How many pages a second LOW really gets, over the last three."""
+        since_s = self._clock.monotonic() - RATE_OVER_S
+        return sum(begun_s > since_s for begun_s in self._begun_s) / RATE_OVER_S
 
     @asynccontextmanager
-    async def turn(self, caller: Hashable) -> AsyncIterator[None]:
+    async def turn(self, caller: Hashable) -> AsyncIterator[Turn]:
         """Hold one of the turns; `caller` tells whose pages belong together."""
         mine = (caller, asyncio.Event())
         self._waiting.append(mine)
@@ -110,14 +146,22 @@ class LowTurns:
         try:
             while not self._may_go(mine):
                 await self._look_again(mine)
-            self._keeper.begin(caller, self._clock.monotonic())
+            begun_s, before_s = self._clock.monotonic(), self._keeper.last_begun_s
+            self._keeper.begin(caller, begun_s)
         finally:
             self._waiting.remove(mine)
             self._wake()
+        turn = Turn()
+        self._begun_s.append(begun_s)
+        self.pages += 1
         try:
-            yield
+            yield turn
         finally:
             self._keeper.end()
+            if not turn.used:
+                self._keeper.give_back(begun_s, before_s)
+                self._begun_s.remove(begun_s)
+                self.pages -= 1
             self._wake()
 
     def _next(self) -> tuple[Hashable, asyncio.Event]:
@@ -132,6 +176,8 @@ class LowTurns:
         wait_s = None
         if self._next() is mine:
             wait_s = self._wait_s()
+            if wait_s is not None and self._pages_per_s() is not None:
+                wait_s = min(wait_s, LOOK_AGAIN_S)
         try:
             async with asyncio.timeout(wait_s):
                 await mine[1].wait()
@@ -146,3 +192,76 @@ class LowTurns:
     def _wake(self) -> None:
         if self._waiting:
             self._next()[1].set()
+
+
+class _Crew:
+    """Those who take one turn together."""
+
+    def __init__(self) -> None:
+        self.members = 0
+        self.begun = asyncio.Event()
+        self.over = asyncio.Event()
+        self.has_turn = False
+
+
+class SharedTurn:
+    """Turns for many small requests that below become one: who waits meanwhile goes along.
+
+    All who wait get the turn together, and it is over when the last of them has ended.
+    """
+
+    def __init__(self, turns: LowTurns, tasks: TaskOwner, caller: str) -> None:
+        """Take whose turns they are; `caller` tells what they ask for."""
+        self._turns = turns
+        self._tasks = tasks
+        self._caller = caller
+        self._crew: _Crew | None = None
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Hold a turn with all others who wait for one.
+
+        Raises:
+            ClosedError: the service closes.
+        """
+        crew = self._crew
+        if crew is None:
+            crew = self._crew = _Crew()
+            self._begin(crew)
+        crew.members += 1
+        try:
+            await crew.begun.wait()
+            if not crew.has_turn:
+                raise ClosedError("the request was ended because the service closes")
+            yield
+        finally:
+            crew.members -= 1
+            if not crew.members:
+                crew.over.set()
+                if self._crew is crew:
+                    self._crew = None
+
+    def _begin(self, crew: _Crew) -> None:
+        task = asyncio.get_running_loop().create_task(
+            self._hold(crew), name=f"turn of {self._caller}"
+        )
+        self._tasks.own(task)
+        # Also when it is cancelled before its first step.
+        task.add_done_callback(lambda _: self._go(crew))
+
+    async def _hold(self, crew: _Crew) -> None:
+        async with self._turns.turn(self._caller) as turn:
+            # They are let in a few at a time: as long as more come, they go along.
+            seen = 0
+            while seen < crew.members < MOST_TOGETHER:
+                seen = crew.members
+                await asyncio.sleep(0)
+            turn.used = crew.members > 0
+            crew.has_turn = True
+            self._go(crew)
+            await crew.over.wait()
+
+    def _go(self, crew: _Crew) -> None:
+        crew.begun.set()
+        if self._crew is crew:
+            self._crew = None

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 from random import Random
 
 import msgspec
 
 from upbit_backbone.clock import Clock, utc_datetime
+from upbit_backbone.interrupts import on_signals
 from upbit_backbone.recorder.opening import open_recording
-from upbit_backbone.recorder.record import Recorder, Source, Wanted
+from upbit_backbone.recorder.record import Recorder, Source, Tally, Wanted
 from upbit_backbone.recorder.records import Recording, duration_s
 from upbit_backbone.recorder.replay import ReplayServer
 
 
 async def record(
-    path: Path, source: Source, wanted: Wanted, *, clock: Clock, overwrite: bool
+    path: Path,
+    source: Source,
+    wanted: Wanted,
+    *,
+    clock: Clock,
+    overwrite: bool,
+    as_json: bool = False,
 ) -> None:
     """Record until the wanted time is over, SIGINT or SIGTERM; prints a line of summary last.
+
+    With `as_json` that line is an object.
 
     Raises:
         BackboneError: as `Recorder.run`.
     """
     stopped = asyncio.Event()
-    _on_signals(stopped)
+    on_signals(stopped.set)
     recorder = Recorder(
         source,
         wanted,
@@ -41,9 +48,16 @@ async def record(
     if tally.size_bytes == 0:
         _tell("ended before the first answer: nothing was recorded")
         return
-    sys.stdout.write(
+    sys.stdout.write(f"{summary(path, tally, as_json=as_json)}\n")
+
+
+def summary(path: Path, tally: Tally, *, as_json: bool) -> str:
+    """What a recording holds, in a sentence or as an object."""
+    if as_json:
+        return msgspec.json.encode({"file": str(path), **tally._asdict()}).decode()
+    return (
         f"recorded {tally.seconds:.1f} s to {path}: {tally.answers:,} answers,"
-        f" {tally.frames:,} frames, {tally.breaks} breaks, {tally.size_bytes:,} bytes\n"
+        f" {tally.frames:,} frames, {tally.breaks} breaks, {tally.size_bytes:,} bytes"
     )
 
 
@@ -65,7 +79,7 @@ async def replay(path: Path, *, speed: float, host: str, port: int) -> None:
         on_end=lambda: _tell("ended") if server.failure is None else stopped.set(),
     )
     async with server:
-        _on_signals(stopped)
+        on_signals(stopped.set)
         if not recording.complete:
             _tell(missing_end(recording))
         addresses = {"rest_url": server.rest_url, "ws_url": server.ws_url}
@@ -89,11 +103,3 @@ def missing_end(recording: Recording) -> str:
 def _tell(sentence: str) -> None:
     sys.stderr.write(sentence + "\n")
     sys.stderr.flush()
-
-
-def _on_signals(stopped: asyncio.Event) -> None:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # Windows' loops have no signal handlers; there Ctrl+C interrupts `asyncio.run`.
-        with suppress(NotImplementedError):
-            loop.add_signal_handler(number, stopped.set)

@@ -1,9 +1,12 @@
 """Tickers and order books that are asked at once become one request.
 
 A screener asks for 289 tickers with as many calls; the exchange answers them in one. So
-codes gather until the next turn of the loop and then leave together. Whoever asks for a code
-that is on its way joins it. A CRITICAL caller does not wait for others: its codes leave at
-once and alone, and their answer serves those who were waiting for the same ones.
+codes gather until the next turn of the loop and then leave together; those of NORMAL and LOW,
+which are let in a few at a time, as long as each turn brings more. A request that still waits
+for the exchange's limit takes further codes along. Whoever asks for a code that is on its way
+joins it. A CRITICAL caller does not wait for others: its codes leave at once and alone, and
+their answer serves those who were waiting for the same ones. When more of them wait for the
+limit than may go at once by right, the others share one request: none goes later for it.
 
 How many codes one request may name is a promise about the wire: it holds whoever asked for them.
 """
@@ -28,9 +31,15 @@ from upbit_backbone.routing.rate_limit import Ticket
 from upbit_backbone.routing.realtime_cache import Held
 from upbit_backbone.tasks import TaskOwner
 
-Send = Callable[[tuple[str, ...], Ticket], Awaitable[Collection[Held]]]
+Depart = Callable[[], tuple[str, ...]]
+"""Gives the codes of a request that goes now: none joins it any more."""
+Send = Callable[[Depart, Ticket], Awaitable[Collection[Held]]]
 """Asks the exchange for these codes, with this ticket. The answer may have more of them, in any
 order, and fewer only if it is about others too."""
+CRITICAL_ALONE = 2
+"""So many CRITICAL requests that wait for the limit have one caller each."""
+MOST_TURNS = 64
+"""Codes that come a few at each turn of the loop gather no longer than for so many."""
 
 
 class _Call(Generic[Held]):
@@ -55,9 +64,12 @@ class _Call(Generic[Held]):
 class _Flight:
     """Codes on their way."""
 
-    def __init__(self, codes: tuple[str, ...], ticket: Ticket) -> None:
+    def __init__(self, codes: tuple[str, ...], ticket: Ticket, *, grows: bool) -> None:
         self.codes = codes
         self.ticket = ticket
+        self.priority = ticket.priority
+        self.grows = grows
+        """Whether it takes further codes along while it waits for the limit."""
         self.task: asyncio.Task[None] | None = None
 
 
@@ -79,8 +91,11 @@ class Batches(Generic[Held]):
         self._codes_per_request = codes_per_request
         self._calls: dict[str, set[_Call[Held]]] = {}
         self._flights: dict[str, _Flight] = {}
+        self._line: dict[_Flight, None] = {}
+        """Those that wait for the limit."""
         self._gathering: dict[str, None] = {}
         self._urgency = Priority.LOW
+        self._turns = 0
         self.joined = 0
         """How many codes were served by another caller's request."""
 
@@ -115,25 +130,53 @@ class Batches(Generic[Held]):
             self._launch_all(free, priority)
             return
         if free and not self._gathering:
-            asyncio.get_running_loop().call_soon(self._depart)
-            self._urgency = priority
+            asyncio.get_running_loop().call_soon(self._depart, 0)
+            self._urgency, self._turns = priority, 0
         self._urgency = min(self._urgency, priority)
         for code in free:
             if code in self._gathering:
                 self.joined += 1
             self._gathering[code] = None
 
-    def _depart(self) -> None:
+    def _depart(self, seen: int) -> None:
+        """Let what gathered leave, unless more came since there was so much, and may follow."""
+        self._turns += 1
+        patient = self._urgency > Priority.HIGH and self._turns < MOST_TURNS
+        if patient and len(self._gathering) > seen:
+            asyncio.get_running_loop().call_soon(self._depart, len(self._gathering))
+            return
         codes, self._gathering = tuple(self._gathering), {}
         self._launch_all(codes, self._urgency)
 
     def _launch_all(self, codes: Sequence[str], priority: Priority) -> None:
+        codes = self._taken_along(codes, priority)
         size = self._codes_per_request or max(1, len(codes))
         for at in range(0, len(codes), size):
-            self._launch(tuple(codes[at : at + size]), Ticket(priority))
+            grows = True
+            if priority is Priority.CRITICAL:
+                grows = len(self._waiting(priority)) >= CRITICAL_ALONE
+            self._launch(tuple(codes[at : at + size]), Ticket(priority), grows=grows)
 
-    def _launch(self, codes: tuple[str, ...], ticket: Ticket) -> None:
-        flight = _Flight(codes, ticket)
+    def _taken_along(self, codes: Sequence[str], priority: Priority) -> Sequence[str]:
+        """Put codes into requests of their priority that wait for the limit; returns the rest."""
+        for flight in self._waiting(priority):
+            if flight.grows and codes:
+                room = (self._codes_per_request or len(flight.codes) + len(codes)) - len(
+                    flight.codes
+                )
+                joining, codes = codes[:room], codes[room:]
+                flight.codes += tuple(joining)
+                self._flights |= dict.fromkeys(joining, flight)
+                self.joined += len(joining)
+        return codes
+
+    def _waiting(self, priority: Priority) -> list[_Flight]:
+        """What was begun with this urgency and waits for the limit with it; the oldest first."""
+        return [one for one in self._line if one.ticket.priority is one.priority is priority]
+
+    def _launch(self, codes: tuple[str, ...], ticket: Ticket, *, grows: bool) -> None:
+        flight = _Flight(codes, ticket, grows=grows)
+        self._line[flight] = None
         for code in codes:
             self._flights[code] = flight
         task = asyncio.get_running_loop().create_task(
@@ -145,14 +188,18 @@ class Batches(Generic[Held]):
         task.add_done_callback(lambda _: self._landed(flight))
 
     async def _fly(self, flight: _Flight) -> None:
+        def depart() -> tuple[str, ...]:
+            self._line.pop(flight, None)
+            return flight.codes
+
         try:
-            values = await self._send(flight.codes, flight.ticket)
+            values = await self._send(depart, flight.ticket)
         except (UnknownSymbolError, DataUnavailableError, ProtocolError) as error:
             own = self._landed(flight)
             if len(flight.codes) > 1:
                 half = -(-len(own) // 2)
                 for codes in filter(None, (own[:half], own[half:])):
-                    self._launch(codes, Ticket(flight.ticket.priority))
+                    self._launch(codes, Ticket(flight.ticket.priority), grows=False)
             else:
                 self._fail(own, error)
         except BackboneError as error:
@@ -170,6 +217,7 @@ class Batches(Generic[Held]):
 
     def _landed(self, flight: _Flight) -> tuple[str, ...]:
         """End a flight. Returns the codes that no other flight was sent for meanwhile."""
+        self._line.pop(flight, None)
         own = tuple(code for code in flight.codes if self._flights.get(code) is flight)
         for code in own:
             del self._flights[code]
@@ -200,3 +248,4 @@ class Batches(Generic[Held]):
         for flight in {self._flights[code] for code in codes if code in self._flights}:
             if flight.task is not None and not self._calls.keys() & set(flight.codes):
                 flight.task.cancel()
+                self._landed(flight)  # now: it ends a turn later, and nobody may join it until then

@@ -84,7 +84,7 @@ class CandleFeed:
         finally:
             self._trades.close()
             # Cancelled, or a fault of ours: nobody may wait for a feed that is gone.
-            self._out.fail(ClosedError("the candles ended because the service closes"))
+            self._out.fail(ClosedError("the candles ended with their layer"))
 
     async def _seed(self) -> bool:
         """Read what the forming candle holds already; False when it is worth another try.

@@ -56,11 +56,20 @@ class GapFiller:
     believed. A gap is open until it is filled, or the exchange has no such trades any more.
     """
 
-    def __init__(self, rest: RestChannel, tasks: TaskOwner, clock: Clock, rng: Random) -> None:
+    def __init__(
+        self,
+        rest: RestChannel,
+        tasks: TaskOwner,
+        clock: Clock,
+        rng: Random,
+        on_gap: Callable[[Gap], None] = lambda gap: None,
+    ) -> None:
+        """Take what it works with; `on_gap` is told of each gap when it opens and when it ends."""
         self._rest = rest
         self._tasks = tasks
         self._clock = clock
         self._rng = rng
+        self._on_gap = on_gap
         self._releases: dict[TradeGap, asyncio.TimerHandle] = {}
         """When the holding for a gap ends, whatever was read back by then."""
         self.ended: deque[Gap] = deque(maxlen=KEPT_GAPS)
@@ -94,6 +103,7 @@ class GapFiller:
         if gap.breaks > 1:
             return  # it is being filled, and has only grown
         self.opened += 1
+        self._on_gap(_told(symbol, gap, "open"))
         self._tasks.spawn(self._fill(symbol, stream, gap, on_end), name=f"gap filler {symbol}")
 
     async def poll(self, symbol: str, stream: TradeStream, gap: TradeGap) -> None:
@@ -134,7 +144,7 @@ class GapFiller:
         else:
             self.closed += 1
             stream.close(gap)
-            self.note(symbol, gap, "closed")
+            self._on_gap(self.note(symbol, gap, "closed"))
             if on_end is not None:
                 on_end(symbol, gap)
         finally:
@@ -143,16 +153,16 @@ class GapFiller:
             if not gap.caught_up:  # nobody may wait for what nobody reads back
                 stream.release()
 
-    def note(self, symbol: str, gap: TradeGap, state: GapState) -> None:
+    def note(self, symbol: str, gap: TradeGap, state: GapState) -> Gap:
         """Keep how a gap ended."""
-        end_ms = gap.start_ms if gap.until_ms is None else gap.until_ms
-        start, end = utc_datetime(gap.start_ms), utc_datetime(max(gap.start_ms, end_ms))
-        self.ended.append(Gap(symbol, state, start, end, gap.reason))
+        ended = _told(symbol, gap, state)
+        self.ended.append(ended)
+        return ended
 
     def _give_up(self, symbol: str, stream: TradeStream, gap: TradeGap, reason: str) -> None:
         self.unfillable += 1
         stream.give_up(gap, reason)
-        self.note(symbol, gap, "unfillable")
+        self._on_gap(self.note(symbol, gap, "unfillable"))
 
     async def _until_read(
         self,
@@ -246,6 +256,12 @@ class GapFiller:
         # Qt's timers fire early.
         while (left_s := at_s - self._clock.monotonic()) > 0:
             await asyncio.sleep(left_s)
+
+
+def _told(symbol: str, gap: TradeGap, state: GapState) -> Gap:
+    end_ms = gap.start_ms if gap.until_ms is None else gap.until_ms
+    start, end = utc_datetime(gap.start_ms), utc_datetime(max(gap.start_ms, end_ms))
+    return Gap(symbol, state, start, end, gap.reason)
 
 
 def _priority(gap: TradeGap) -> Priority:

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from itertools import count
 from typing import NamedTuple
 
+from upbit_backbone.call_in_work import CallInWork, call_in_work
 from upbit_backbone.clock import Clock
 from upbit_backbone.protocol import Priority
 from upbit_backbone.routing.budget_sheet import Rule
@@ -391,6 +392,20 @@ class RateLimiter:
         self._asking = 0
         """Tickets that are not CRITICAL and wait for the word of the shared budget."""
         self._timer: asyncio.TimerHandle | None = None
+        self._first: dict[Ticket, tuple[float, CallInWork]] = {}
+        """Since when the first request of a call waits."""
+
+    def oldest_wait_s(self, now: float) -> dict[Priority, float]:
+        """How long the oldest call of each priority has waited for its first request to be sent.
+
+        A call that has sent one has begun: its further pages wait for the limit as it was promised
+        to them. What no caller waits for does not count.
+        """
+        waits_s: dict[Priority, float] = {}
+        for ticket, (since_s, call) in self._first.items():
+            if not call.asked:
+                waits_s[ticket.priority] = max(now - since_s, waits_s.get(ticket.priority, 0.0))
+        return waits_s
 
     @property
     def waiting(self) -> int:
@@ -439,6 +454,18 @@ class RateLimiter:
                 blocks this address (418); never without a shared budget.
         """
         ticket = who if isinstance(who, Ticket) else Ticket(who)
+        call = call_in_work()
+        if call is None or call.asked:
+            return await self._acquire(ticket)
+        self._first[ticket] = self._clock.monotonic(), call
+        try:
+            granted = await self._acquire(ticket)
+        finally:
+            del self._first[ticket]
+        call.asked = True
+        return granted
+
+    async def _acquire(self, ticket: Ticket) -> Granted:
         if self._budget is not None:
             return await self._acquire_shared(ticket, self._budget)
         self._line.join(ticket)

@@ -261,10 +261,3 @@ def _is_same(value: Ticker | Orderbook, held: Ticker | Orderbook) -> bool:
             value, side=held.side, state=held.state, delisting_date=held.delisting_date
         )
     return value == held
-
-
-def trimmed(book: Orderbook, depth: int) -> Orderbook:
-    """The first `depth` rows of each side; the totals stay those of the whole book."""
-    if len(book.asks) <= depth and len(book.bids) <= depth:
-        return book
-    return msgspec.structs.replace(book, asks=book.asks[:depth], bids=book.bids[:depth])

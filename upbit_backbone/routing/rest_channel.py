@@ -14,13 +14,14 @@ from upbit_backbone.errors import (
     BackboneError,
     DataUnavailableError,
     InvalidRequestError,
+    ProtocolError,
     RateLimitedError,
     TransportError,
     UnknownSymbolError,
 )
 from upbit_backbone.models import CandleSeries, Market, Orderbook, Ticker, Timeframe, Trade
 from upbit_backbone.protocol import MAX_DEPTH, Priority
-from upbit_backbone.routing.batches import Batches
+from upbit_backbone.routing.batches import Batches, Depart
 from upbit_backbone.routing.circuit import Circuit
 from upbit_backbone.routing.exchange import ExchangeAdapter, RateGroup
 from upbit_backbone.routing.flights import Flights
@@ -115,11 +116,15 @@ class RestChannel:
         """Why the last request did not reach the exchange; None: it did."""
         self.since_ms = clock.now_ms()
         """Since when that is so."""
+        self._understood = False
+        """Whether any answer was: until then whoever answers need not be the exchange."""
         self._failed_s = float("-inf")
         self._critical_waits: deque[tuple[float, float]] = deque(maxlen=KEPT_WAITS)
         """When CRITICAL requests were sent, and how long they had waited for the limit."""
         self.requests = 0
         self.refusals = 0
+        self.too_fast = 0
+        """How many requests were answered with 429."""
 
     @property
     def available(self) -> bool:
@@ -160,6 +165,14 @@ class RestChannel:
     def wait_s(self, group: RateGroup, priority: Priority) -> float | None:
         """How long a request sent now would wait for the limit; None: it would be in vain."""
         return self._limiters[group].wait_s(priority) if self.available else None
+
+    def oldest_wait_s(self, now: float) -> dict[Priority, float]:
+        """How long the oldest call of each priority has waited for its first request to be sent."""
+        waits_s: dict[Priority, float] = {}
+        for limiter in self._limiters.values():
+            for priority, wait_s in limiter.oldest_wait_s(now).items():
+                waits_s[priority] = max(wait_s, waits_s.get(priority, 0.0))
+        return waits_s
 
     def observe_left(self, group: str, left: int) -> None:
         """Take the exchange's word for how many requests a group has left in its second."""
@@ -254,18 +267,22 @@ class RestChannel:
         self._markets_until_s = self._clock.monotonic() + MARKETS_TTL_S
         return self._markets
 
-    async def _send_tickers(self, symbols: tuple[str, ...], ticket: Ticket) -> Collection[Ticker]:
+    async def _send_tickers(self, depart: Depart, ticket: Ticket) -> Collection[Ticker]:
+        asked = await self._ask("ticker", ticket, lambda: self._tickers_of(depart()))
+        return self._newest(asked)
+
+    def _tickers_of(self, symbols: tuple[str, ...]) -> Awaitable[Collection[Ticker]]:
         """Ask for tickers; so many of one quote asset that all of it cost no more are asked so."""
         quotes = {symbol.partition("-")[0] for symbol in symbols}
         bounded = self._symbols_per_request is not None
         if not bounded and len(symbols) >= ALL_TICKERS_FROM * len(quotes):
-            asked = partial(self._adapter.all_tickers, sorted(quotes))
-        else:
-            asked = partial(self._adapter.tickers, symbols)
-        return self._newest(await self._ask("ticker", ticket, asked))
+            return self._adapter.all_tickers(sorted(quotes))
+        return self._adapter.tickers(symbols)
 
-    async def _send_books(self, symbols: tuple[str, ...], ticket: Ticket) -> Collection[Orderbook]:
-        asked = partial(self._adapter.orderbooks, symbols, depth=MAX_DEPTH, level=0)
+    async def _send_books(self, depart: Depart, ticket: Ticket) -> Collection[Orderbook]:
+        def asked() -> Awaitable[Collection[Orderbook]]:
+            return self._adapter.orderbooks(depart(), depth=MAX_DEPTH, level=0)
+
         return self._newest(await self._ask("orderbook", ticket, asked))
 
     def _newest(self, values: Collection[Held]) -> Collection[Held]:
@@ -300,6 +317,7 @@ class RestChannel:
                 self._circuit.open(error.retry_after_s)
                 self._tasks.spawn(self._circuit.note(), name="note the block")
                 self._circuit.check()
+            self.too_fast += not error.blocked
             limiter.refused()
             raise
         except (DataUnavailableError, UnknownSymbolError, InvalidRequestError):
@@ -309,6 +327,10 @@ class RestChannel:
         except TransportError as error:
             self._reached(error)
             arrived = False
+            raise
+        except ProtocolError as error:
+            if not self._understood:
+                self._reached(error)
             raise
         except asyncio.CancelledError:
             arrived = False
@@ -320,6 +342,7 @@ class RestChannel:
                 self._on_answer(took_ms, answered)
             if arrived:
                 limiter.answered(granted)
+        self._understood = True
         self._reached(None)
         self._circuit.answered(sent_s)
         return result

@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
+from upbit_backbone.call_in_work import reached
 from upbit_backbone.clock import Clock, utc_datetime
 from upbit_backbone.errors import (
     ClosedError,
@@ -39,7 +40,7 @@ from upbit_backbone.routing.circuit import Circuit
 from upbit_backbone.routing.exchange import CANDLE_KINDS, ExchangeAdapter, RateGroup, StreamKind
 from upbit_backbone.routing.failover import State, Transition
 from upbit_backbone.routing.interest import Interest
-from upbit_backbone.routing.realtime_cache import RealtimeCache, trimmed
+from upbit_backbone.routing.realtime_cache import RealtimeCache
 from upbit_backbone.routing.rest_channel import RestChannel
 from upbit_backbone.routing.shared_budget import SharedBudget
 from upbit_backbone.routing.stream_hub import StreamHub
@@ -92,6 +93,7 @@ class Router:
         circuit_breaker: bool = True,
         fallbacks: bool = True,
         automatic_streams: bool = True,
+        on_gap: Callable[[Gap], None] = lambda gap: None,
     ) -> None:
         """Build what it is made of; nothing is sent before `start`.
 
@@ -106,6 +108,7 @@ class Router:
             circuit_breaker: Whether nothing is asked during a block by the exchange.
             fallbacks: Whether each channel stands in for the other.
             automatic_streams: Whether what is asked for often gets a stream.
+            on_gap: Told of each gap of trades that is read back: when it opens, and how it ends.
         """
         self._clock = clock
         self._tasks = TaskOwner()
@@ -138,6 +141,7 @@ class Router:
             clock=clock,
             rng=rng,
             fallbacks=fallbacks,
+            on_gap=on_gap,
         )
         self._running = False
 
@@ -182,6 +186,7 @@ class Router:
         if not self._running:
             raise ClosedError("the routing layer is not running: start the service first")
         started = self._clock.monotonic()
+        reached("router")
         if request.data_type is DataType.CANDLE:
             answer = await self._candles(request)
         elif request.data_type is DataType.TRADE:
@@ -209,7 +214,9 @@ class Router:
         self._choose(request, live=True)
         if request.data_type is not DataType.CANDLE:
             kind = _KINDS[request.data_type]
-            return self._hub.open(kind, request.symbols, request.policy, priority)
+            return self._hub.open(
+                kind, request.symbols, request.policy, priority, told_of_outages=True
+            )
         assert request.timeframe is not None
         (symbol,), timeframe = request.symbols, request.timeframe
         trades = self._hub.open("trade", (symbol,), "all", priority)
@@ -251,6 +258,10 @@ class Router:
         if not self._running:
             raise ClosedError("the routing layer is not running: start the service first")
         return await self._rest.markets()
+
+    def oldest_wait_s(self, now: float) -> dict[Priority, float]:
+        """How long the oldest call of each priority has waited for its first request to be sent."""
+        return self._rest.oldest_wait_s(now)
 
     def observe_left(self, group: str, left: int) -> None:
         """Take the exchange's word for how many requests a group has left in its second."""
@@ -374,13 +385,13 @@ class Router:
                 return await _all(self._snapshot(kind, one) for one in lacking)
 
             values, source, reason = await self._by(
-                choice, by_rest, by_socket if request.level == 0 else None
+                choice, by_rest, by_socket if request.level == 0 else None, request.deadline
             )
             held.update((value.symbol, value) for value in values)
         found = tuple(held[symbol] for symbol in request.symbols)
         if kind == "orderbook":
             found = tuple(
-                trimmed(book, request.depth) for book in found if isinstance(book, Orderbook)
+                book.trimmed(request.depth) for book in found if isinstance(book, Orderbook)
             )
         return _Answer(found, max(ages, default=0.0), source, reason)
 
@@ -423,7 +434,9 @@ class Router:
             page: CandleSeries = await self._snapshot(CANDLE_KINDS[page_timeframe], symbol)
             return page
 
-        page, source, reason = await self._by(choice, by_rest, by_socket if streamed else None)
+        page, source, reason = await self._by(
+            choice, by_rest, by_socket if streamed else None, request.deadline
+        )
         return _Answer(page, age_s, source, reason)
 
     async def _trades(self, request: BackboneRequest) -> _Answer:
@@ -451,7 +464,7 @@ class Router:
             return (await self._snapshot("trade", symbol),)
 
         page, source, reason = await self._by(
-            choice, by_rest, by_socket if newest and rows == 1 else None
+            choice, by_rest, by_socket if newest and rows == 1 else None, request.deadline
         )
         return _Answer(page, 0.0, source, reason)
 
@@ -505,12 +518,21 @@ class Router:
         choice: Choice,
         by_rest: Callable[[], Awaitable[Any]],
         by_socket: Callable[[], Awaitable[Any]] | None,
+        deadline_s: float | None,
     ) -> tuple[Any, Source, str]:
         """Ask the chosen channel, and the other one where that one fails."""
+        left_s = math.inf
+        if deadline_s is not None:
+            left_s = max(0.0, deadline_s - self._clock.monotonic())
         if choice.channel == "websocket" and by_socket is not None:
             try:
-                return await by_socket(), "websocket", choice.reason
+                # REST has to have its time as well, if only to say why it has no answer either.
+                return await _within(left_s / 2, by_socket()), "websocket", choice.reason
             except (TransportError, StaleDataError) as error:
+                failure = self._rest.failure
+                if not self._rest.available and isinstance(failure, TransportError):
+                    # A moment ago: that is why.
+                    raise TransportError(f"{failure}; the socket had no answer either") from error
                 if not (self._rest.available and self._fallbacks):
                     raise
                 return await by_rest(), "rest", f"the socket did not answer: {error}"
@@ -519,10 +541,14 @@ class Router:
         except (TransportError, RateLimitedError) as error:
             if by_socket is None or not self._fallbacks or self._socket_wait_s() is None:
                 raise
+            if deadline_s is not None:
+                left_s = max(0.0, deadline_s - self._clock.monotonic())
             try:
-                return await by_socket(), "websocket", f"REST did not answer: {error}"
+                answer = await _within(left_s, by_socket())
             except (TransportError, StaleDataError):
+                # Why REST did not answer says more than that the time is over.
                 raise error from None
+            return answer, "websocket", f"REST did not answer: {error}"
 
     async def _snapshot(self, kind: StreamKind, symbol: str) -> Any:
         """One value by the socket.
@@ -554,6 +580,19 @@ class Router:
 
     def _measure_rest(self, latency_ms: float, answered: bool) -> None:
         self._choice.update_channel_performance("rest", latency_ms, answered)
+
+
+async def _within(limit_s: float, work: Awaitable[Any]) -> Any:
+    """Its result, within a time.
+
+    Raises:
+        TransportError: it took longer.
+    """
+    try:
+        async with asyncio.timeout(None if limit_s == math.inf else limit_s):
+            return await work
+    except TimeoutError as error:
+        raise TransportError("the socket had no value in the time given; try again") from error
 
 
 async def _all(works: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
 from functools import partial
 from random import Random
@@ -87,6 +87,7 @@ class StreamHub:
         clock: Clock,
         rng: Random,
         fallbacks: bool = True,
+        on_gap: Callable[[Gap], None] = lambda gap: None,
     ) -> None:
         self._adapter = adapter
         self._cache = cache
@@ -96,7 +97,7 @@ class StreamHub:
         self._tasks = tasks
         self._clock = clock
         self._failover = Failover(clock, rng, may_poll=fallbacks)
-        self._filler = GapFiller(rest, tasks, clock, rng)
+        self._filler = GapFiller(rest, tasks, clock, rng, on_gap)
         self._poller = Poller(self, self._failover, rest, self._filler, clock)
         self._rhythm = Rhythm()
         self._reference: Key = ("ticker", adapter.reference)
@@ -131,9 +132,15 @@ class StreamHub:
         """How many gaps were given up when losses were looked for last."""
         self._garbled: set[tuple[StreamKind | None, str | None]] = set()
         """What was said of already."""
+        self._too_fast = 0
+        """How many connections were refused with 429."""
         self.garbled = 0
         self.messages = 0
+        self.connections_lost = 0
+        """How often a connection that values came by was lost."""
         self.reconnects = 0
+        """How often values came again after that."""
+        self._was_cut = False
         self.standbys = 0
 
     # What readers and the router see.
@@ -169,7 +176,9 @@ class StreamHub:
         filler = self._filler
         return {
             "messages": float(self.messages),
+            "http_429": float(self._rest.too_fast + self._too_fast),
             "garbled": float(self.garbled),
+            "connections_lost": float(self.connections_lost),
             "reconnects": float(self.reconnects),
             "standbys": float(self.standbys),
             "polls": float(self._poller.rounds),
@@ -189,10 +198,12 @@ class StreamHub:
         priority: Priority = Priority.NORMAL,
         *,
         held_first: bool = True,
+        told_of_outages: bool = False,
     ) -> Reader:
         """Subscribe a reader; its values come once `run` has the subscription confirmed.
 
-        Of what is streamed already it gets the newest value at once, unless not `held_first`.
+        Of what is streamed already it gets the newest value at once, unless not `held_first`. A
+        reader of all trades that is `told_of_outages` gets a `Gap` while a long one lasts.
         """
         if self._closed:
             raise ClosedError("the streams are closed: open a new service")
@@ -208,7 +219,8 @@ class StreamHub:
             self._readers.setdefault(key, set()).add(reader)
             if kind == "trade":
                 stream = self._trades.setdefault(key[1], TradeStream(key[1]))
-                stream.add_reader(reader, self._clock.now_ms())
+                told = told_of_outages and policy == "all"
+                stream.add_reader(reader, self._clock.now_ms(), told_of_outages=told)
                 if policy == "all":
                     stream.check = self._losses.setdefault(key[1], LossCheck())
         in_force = (
@@ -278,6 +290,7 @@ class StreamHub:
             while True:
                 while not self._is_wanted():
                     self._failover.become_idle()
+                    self._was_cut = False
                     self._turn.clear()
                     await self._turn.wait()
                 if (blocked_s := self._circuit.left_s) > 0:
@@ -290,7 +303,6 @@ class StreamHub:
                 failure = await self._serve()
                 if failure is None:
                     continue
-                self.reconnects += 1
                 await asyncio.sleep(self._delay_s(failure))
         finally:
             self._end_readers()
@@ -426,6 +438,9 @@ class StreamHub:
         reason = "the connection ended" if failure is None else str(failure) or repr(failure)
         if failure is not None and self._failover.state in ("connecting", "live", "suspicious"):
             logger.warning("stream lost: %s", reason)
+        if failure is not None and self._failover.live:
+            self.connections_lost += 1
+            self._was_cut = True
         alive_ms = self._alive_ms()
         self._cache.interrupted()
         self._rhythm.restart(self._clock.monotonic())
@@ -450,7 +465,10 @@ class StreamHub:
 
     def _refused(self, failure: BaseException | None) -> bool:
         """Whether a connection was refused by a block (418): then nobody asks any more."""
-        if not isinstance(failure, RateLimitedError) or not failure.blocked:
+        if not isinstance(failure, RateLimitedError):
+            return False
+        if not failure.blocked:
+            self._too_fast += 1
             return False
         self._circuit.open(failure.retry_after_s)
         self._tasks.spawn(self._circuit.note(), name="note the block")
@@ -467,7 +485,7 @@ class StreamHub:
     def _end_readers(self) -> None:
         self._closed = True
         for reader in {reader for readers in self._readers.values() for reader in readers}:
-            reader.fail(ClosedError("the stream ended because the service closes"))
+            reader.fail(ClosedError("the stream ended with its layer"))
         self._failover.close()
 
     # What is wanted.
@@ -582,6 +600,9 @@ class StreamHub:
     def _flow(self) -> None:
         if not self._failover.flows():
             return
+        if self._was_cut:
+            self._was_cut = False
+            self.reconnects += 1
         self._polled.clear()
         confirmed = set[Key]() if self._serving is None else self._serving.confirmed
         for key, readers in self._readers.items():
@@ -670,6 +691,9 @@ class StreamHub:
         if self._failover.poll() and not self._polling:
             self._polling = True
             self._tasks.spawn(self._poll(), name="polling")
+        if not self._failover.live:
+            for stream in self._trades.values():
+                stream.tell_of_outage(self._clock.now_ms())
         if self._failover.state == "live":
             self._look_for_silence(now)
             self._look_for_losses()

@@ -26,6 +26,8 @@ REOPENED_MS = 300_000
 """Breaks that follow so soon, before the first was read back, are one gap."""
 LONGEST_SILENCE_MS = 3_600_000
 """Where nobody traded for so long, the stream told of all trades until a moment ago."""
+OUTAGE_TOLD_MS = 5_000
+"""Who is told of outages learns of one that lasts so long and is not polled through."""
 CLOCKS_APART_MS = 1_500
 """The exchange's time is known to half a second or so: what was live a moment after the stream
 was in force again is accepted from REST as well. Ids tell what came both ways."""
@@ -86,8 +88,13 @@ class TradeGap:
     """When the stream was surely in force again; None: it is not yet."""
     covered_ms: int = -1
     """Up to when REST was polled meanwhile."""
+    broken_ms: int = -1
+    """When the stream was lost."""
+    announced: dict[Reader, int] = field(default_factory=dict)
+    """Who was told while the stream was away, and from when on: live trades are held all the same,
+    and what is read back comes in order."""
     told: bool = False
-    """Whether the readers know of it."""
+    """Whether the readers know of it, and go on without what is missing."""
     told_from_ms: int = -1
     """From when on, as they were told: by that they know which gap ends."""
     caught_up: bool = False
@@ -120,6 +127,7 @@ class TradeStream:
         self._symbol = symbol
         self._readers: dict[Reader, int] = {}
         """And since when each of them reads, exchange time."""
+        self._told_of_outages: set[Reader] = set()
         self._memory = TradeMemory()
         self._last_id: int | None = None
         self._delivered_ms = -1
@@ -165,12 +173,22 @@ class TradeStream:
 
     def complete_to_ms(self, now_ms: int) -> int:
         """Up to when all trades were delivered, except for gaps the readers know of."""
-        untold = (max(gap.start_ms, gap.covered_ms) for gap in self._gaps if not gap.told)
-        return min(untold, default=now_ms)
+        untold = [max(gap.start_ms, gap.covered_ms) for gap in self._gaps if not gap.told]
+        # What is held was not delivered, though REST may have been polled beyond it.
+        held = (epoch_ms(trade.exchange_time) for trade, _ in self._held)
+        return min((now_ms, *untold, *held)) if untold else now_ms
 
-    def add_reader(self, reader: Reader, now_ms: int) -> None:
-        """From now on it gets trades; of a gap that is open, those since now."""
+    def add_reader(self, reader: Reader, now_ms: int, *, told_of_outages: bool = False) -> None:
+        """From now on it gets trades; of a gap that is open, those since now.
+
+        Args:
+            reader: Who gets them.
+            now_ms: The exchange's time.
+            told_of_outages: Whether a gap is told while the stream is away (`tell_of_outage`).
+        """
         self._readers[reader] = now_ms
+        if told_of_outages:
+            self._told_of_outages.add(reader)
         for gap in self._gaps:
             goes_on = gap.until_ms is None or (now_ms <= gap.until_ms and not gap.told)
             if goes_on and reader.policy == "all":
@@ -181,8 +199,10 @@ class TradeStream:
     def remove_reader(self, reader: Reader) -> None:
         """It is owed nothing any more."""
         self._readers.pop(reader, None)
+        self._told_of_outages.discard(reader)
         for gap in self._gaps:
             gap.owed.pop(reader, None)
+            gap.announced.pop(reader, None)
 
     # What happens on the stream.
 
@@ -231,9 +251,23 @@ class TradeStream:
             if newest_ms is None or newest_ms < now_ms - LONGEST_SILENCE_MS:
                 newest_ms, last_id = now_ms, None
             gap = self._new_gap(newest_ms, last_id, reason)
+            gap.broken_ms = now_ms
             self._gaps.append(gap)
         gap.reason = reason
         return gap
+
+    def tell_of_outage(self, now_ms: int) -> None:
+        """The stream is still away: tell who wants to know, unless trades are polled meanwhile."""
+        gap = self.unbounded
+        if gap is None or gap.told:
+            return
+        if now_ms - max(gap.broken_ms, gap.covered_ms) < OUTAGE_TOLD_MS:
+            return
+        for reader, from_ms in tuple(gap.owed.items()):
+            if reader in self._told_of_outages and reader not in gap.announced:
+                start_ms = gap.announced[reader] = max(gap.start_ms, from_ms)
+                start, end = utc_datetime(start_ms), utc_datetime(max(start_ms, now_ms))
+                reader.push(Gap(self._symbol, "open", start, end, gap.reason))
 
     def _reopened(self, now_ms: int) -> TradeGap | None:
         """The newest gap, if it was not read back yet: it grows, and its filler goes on."""
@@ -243,6 +277,7 @@ class TradeStream:
         if now_ms > gap.until_ms + REOPENED_MS:
             return None
         gap.until_ms = gap.first_id = None
+        gap.broken_ms = now_ms
         gap.breaks += 1
         return gap
 
@@ -311,6 +346,10 @@ class TradeStream:
         if gap.until_ms is not None:
             return
         gap.covered_ms = asked_ms - REST_LAG_MS
+        if gap.announced and gap.covered_ms > gap.broken_ms:
+            # REST bridges the outage now; should it fail again, that is told again.
+            starts, gap.announced = gap.announced, {}
+            self._push(gap, "closed", starts, gap.covered_ms)
         believed = {one: ms for one, ms in gap.known.items() if ms <= gap.covered_ms}
         if believed:
             # The next reading has to reach the newest of them.
@@ -366,6 +405,7 @@ class TradeStream:
                 self._tell(gap, state)
             else:  # another gap still holds them up
                 self._held.extend((trade, gap) for trade in found)
+                self._push(gap, state, gap.announced, gap.until_ms)
             self._gaps.remove(gap)
 
     def _tell(
@@ -373,9 +413,18 @@ class TradeStream:
     ) -> None:
         if not gap.told:
             gap.told, gap.told_from_ms = True, gap.start_ms
-        end_ms = gap.start_ms if gap.until_ms is None else gap.until_ms
-        for reader, from_ms in tuple((readers or gap.owed).items()):
-            start_ms = max(gap.told_from_ms, from_ms)
+        starts = {
+            reader: gap.announced.get(reader, max(gap.told_from_ms, from_ms))
+            for reader, from_ms in (readers or gap.owed).items()
+            if state != "open" or reader not in gap.announced
+        }
+        self._push(gap, state, starts, gap.until_ms)
+
+    def _push(
+        self, gap: TradeGap, state: GapState, starts: dict[Reader, int], until_ms: int | None
+    ) -> None:
+        end_ms = gap.start_ms if until_ms is None else until_ms
+        for reader, start_ms in tuple(starts.items()):
             start, end = utc_datetime(start_ms), utc_datetime(max(start_ms, end_ms))
             reader.push(Gap(self._symbol, state, start, end, gap.reason))
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from upbit_backbone.clock import (
     utc_datetime,
 )
 from upbit_backbone.errors import InvalidRequestError
+from upbit_backbone.interrupts import on_signals
 from upbit_backbone.simulator.faults import parse_fault
 from upbit_backbone.simulator.markets import TILE_START_MS
 from upbit_backbone.simulator.recordings import RECORDED, load_recording
@@ -75,7 +74,7 @@ async def simulate(
     )
     async with simulator:
         stopped = asyncio.Event()
-        _on_signals(stopped)
+        on_signals(stopped.set)
         addresses = {
             "rest_url": simulator.rest_url,
             "ws_url": simulator.ws_url,
@@ -132,11 +131,3 @@ def read_time(option: str, text: str) -> int:
             " (ISO 8601, UTC if no zone is given)"
         ) from None
     return epoch_ms(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
-
-
-def _on_signals(stopped: asyncio.Event) -> None:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # Windows' loops have no signal handlers; there Ctrl+C interrupts `asyncio.run`.
-        with suppress(NotImplementedError):
-            loop.add_signal_handler(number, stopped.set)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import aiosqlite
 
+from upbit_backbone.call_in_work import call_in_work
 from upbit_backbone.errors import (
     ClosedError,
     StorageCorruptError,
@@ -25,6 +26,7 @@ from upbit_backbone.errors import (
     StorageUnavailableError,
 )
 from upbit_backbone.origin import Origin
+from upbit_backbone.protocol import Priority
 from upbit_backbone.storage import damage
 from upbit_backbone.storage.file_lock import FileLock
 from upbit_backbone.storage.line import Line, connected
@@ -106,6 +108,8 @@ class Database:
         self._reads_go_on = asyncio.Event()
         self._reads_go_on.set()
         self._read_ended = asyncio.Event()
+        self._waits: dict[object, tuple[Priority, float]] = {}
+        """Calls whose read has not begun, and since when they wait for it, by the loop's time."""
         self._data_version: int | None = None
         self._written_elsewhere = False
         self._watchers: list[Callable[[], None]] = []
@@ -219,18 +223,39 @@ class Database:
         if not self._running:
             raise ClosedError("the store is closed: open a new service")
         self.works += 1
-        if not self._reads_go_on.is_set():
-            await self._reads_go_on.wait()
-            if not self._running:
-                raise ClosedError("the store is closed: open a new service")
+        call, turn = call_in_work(), object()
+        if call is not None:
+            self._waits[turn] = call.priority, asyncio.get_running_loop().time()
+
+        def begun(sql: Sql) -> Result:
+            self._waits.pop(turn, None)
+            return seen_at_one_moment(sql, work)
+
+        try:
+            if not self._reads_go_on.is_set():
+                await self._reads_go_on.wait()
+                if not self._running:
+                    raise ClosedError("the store is closed: open a new service")
+            return await self._read(begun)
+        finally:
+            self._waits.pop(turn, None)
+
+    async def _read(self, work: Work[Result]) -> Result:
         reader = min(self._readers, key=lambda line: line.waiting)
         reader.waiting += 1
         try:
-            return await self._on_thread(reader, lambda sql: seen_at_one_moment(sql, work))
+            return await self._on_thread(reader, work)
         finally:
             reader.waiting -= 1
             self._read_ended.set()
             self._grant_wishes(reader)
+
+    def oldest_wait_s(self) -> dict[Priority, float]:
+        """How long the oldest call of each priority has waited for its turn to read."""
+        now, waits_s = asyncio.get_running_loop().time(), dict[Priority, float]()
+        for priority, since_s in tuple(self._waits.values()):  # threads take out of it
+            waits_s[priority] = max(now - since_s, waits_s.get(priority, 0.0))
+        return waits_s
 
     async def write(self, work: Work[Result], *, then: Callable[[], None] | None = None) -> Result:
         """Run `work` inside a transaction; returns when it is committed.
@@ -444,7 +469,9 @@ class Database:
                 f" {self._origin.identity!r}: it was moved or renamed; put it back, or choose"
                 " another data folder (--data-dir)"
             )
-        sql.execute("INSERT OR IGNORE INTO meta VALUES ('identity', ?)", (self._origin.identity,))
+        if "identity" not in meta:  # even one that is ignored waits for another program's writing
+            row = ("identity", self._origin.identity)
+            sql.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", row)
         if "mark" in meta:
             self._origin.expect(meta["mark"] or None)
             self._mark_stored = True

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from upbit_backbone.models import Timeframe
 from upbit_backbone.storage.damage import Files
 from upbit_backbone.storage.migrations import can_shrink
+from upbit_backbone.storage.spans import Range, SpanSet
 from upbit_backbone.storage.sql import Sql
 
 RUN_PREFIX = "maintenance_"
@@ -64,6 +65,18 @@ class SeriesFigures:
     """When its oldest candle opens, epoch milliseconds; None where there is none."""
     last_ms: int | None
     """And its newest."""
+    holes: int
+    """How many stretches between them nothing is proved of: never asked, or not had."""
+    holes_ms: int
+    """How long these are together."""
+
+    @property
+    def proved_share(self) -> float:
+        """How much is proved from its oldest candle to its newest, 0 to 1."""
+        if self.first_ms is None or self.last_ms is None:
+            return 0.0
+        span_ms = self.timeframe.back_ms(self.last_ms, -1) - self.first_ms
+        return (span_ms - self.holes_ms) / span_ms
 
 
 _Sealed = dict[str, tuple[int, int, int, int]]
@@ -118,9 +131,35 @@ def read_series(sql: Sql) -> tuple[SeriesFigures, ...]:
             f"SELECT (SELECT min(open_time) FROM {table}), (SELECT max(open_time) FROM {table})"
         )
         candles = sealed.get(table, (0, 0, 0, 0))[1] + _count_loose(sql, table, sealed)
-        found.append(SeriesFigures(symbol, Timeframe(timeframe), candles, first_ms, last_ms))
+        holes: list[Range] = []
+        if first_ms is not None:
+            span = Range(first_ms, Timeframe(timeframe).back_ms(last_ms, -1))
+            holes = _read_holes(sql, symbol, timeframe, span)
+        found.append(
+            SeriesFigures(
+                symbol,
+                Timeframe(timeframe),
+                candles,
+                first_ms,
+                last_ms,
+                len(holes),
+                sum(hole.end_ms - hole.start_ms for hole in holes),
+            )
+        )
     lengths = list(Timeframe)
     return tuple(sorted(found, key=lambda one: (one.symbol, lengths.index(one.timeframe))))
+
+
+def _read_holes(sql: Sql, symbol: str, timeframe: str, within: Range) -> list[Range]:
+    """What of a range nothing is proved of; ascending."""
+    holes = SpanSet([within])
+    for start_ms, end_ms in sql.execute(
+        "SELECT start_ms, end_ms FROM coverage WHERE symbol = ? AND timeframe = ?"
+        " AND state != 'unknown' AND end_ms > ? AND start_ms < ?",
+        (symbol, timeframe, *within),
+    ):
+        holes.remove(start_ms, end_ms)
+    return list(holes)
 
 
 def _read_sealed(sql: Sql) -> _Sealed:

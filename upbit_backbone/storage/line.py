@@ -28,6 +28,9 @@ async def connected(path: Path | str, **options: Any) -> aiosqlite.Connection:
     """
 
     connection = aiosqlite.connect(path, **options)
+    # A program that ends without closing must not wait for ever for a thread that nobody ends;
+    # what was acknowledged is in the file.
+    connection._thread.daemon = True
     try:
         return await to_the_end(connection)
     except asyncio.CancelledError:

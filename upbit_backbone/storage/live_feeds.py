@@ -114,7 +114,7 @@ class LiveFeeds:
         self._pinned.clear()
         await self._tasks.close()
         for live in tuple(self._series.values()):
-            self._end(live, ClosedError("the candles ended because the service closes"))
+            self._end(live, ClosedError("the candles ended with the store"))
 
     def _open(self, key: SeriesKey, request: BackboneRequest) -> LiveSeries:
         source = self._below.subscribe(msgspec.structs.replace(request, policy="all", proofs=True))
@@ -127,7 +127,7 @@ class LiveFeeds:
 
     async def _follow(self, live: LiveSeries, source: Subscription) -> None:
         error: BackboneError | None = ClosedError(
-            "the candles ended because the service closes, or by a fault of its own"
+            "the candles ended with the store, or by a fault of their own"
         )
         try:
             async for value in source:

@@ -13,11 +13,13 @@ from typing import Any
 
 import msgspec
 
+from upbit_backbone.call_in_work import reached
 from upbit_backbone.candle_checks import check_page
 from upbit_backbone.clock import SECOND_MS, Clock, epoch_ms, utc_datetime
 from upbit_backbone.errors import (
     ClosedError,
     InvalidRequestError,
+    ProtocolError,
     RateLimitedError,
     StorageCorruptError,
     StorageUnavailableError,
@@ -43,6 +45,7 @@ from upbit_backbone.protocol import (
     DataType,
     Health,
     LayerStatus,
+    Priority,
     Reach,
     SelfAudit,
     Subscription,
@@ -129,6 +132,7 @@ class Storage:
         gives_way: Callable[[], bool] = never,
         low_turn: LowTurn = nullcontext,
         policy: RetentionPolicy | None = None,
+        on_revised: Callable[[str, Timeframe, Sequence[int], str], None] = lambda *_: None,
     ) -> None:
         """Take the layer below; nothing is opened before `start`.
 
@@ -144,6 +148,8 @@ class Storage:
             gives_way: Whether pages of the store's own have to wait for the load.
             low_turn: What they hold while they are under way: one turn for all LOW requests.
             policy: What may be stored; None: all that was ever read stays.
+            on_revised: Told the symbol, the timeframe, the open times and the reason when candles
+                that were over have changed.
         """
         self._below = below
         self._origin = origin
@@ -225,6 +231,9 @@ class Storage:
         self._misses = 0
         self._rows_written = 0
         self._restated = 0
+        self._revised_late = 0
+        """Candles that were over when a late trade changed them; each time counts."""
+        self._on_revised = on_revised
         self._settled = 0
 
     async def start(self) -> None:
@@ -342,6 +351,7 @@ class Storage:
             ProtocolError: a page is not what was asked for; nothing of it is stored.
             BackboneError: as the layer below.
         """
+        reached("storage")
         if request.data_type is not DataType.CANDLE:
             return await self._below.fetch(request)
         if request.timeframe is None or len(request.symbols) != 1:
@@ -372,18 +382,26 @@ class Storage:
         """
         try:
             markets = await self._below.markets()
-        except (TransportError, RateLimitedError):
+        except (TransportError, RateLimitedError, ProtocolError):
             if self._listings.markets:
                 return self._listings.markets
             raise
+        if not markets:  # an exchange without a market is none
+            return self._listings.markets
         if self._running:
             await self._listings.take(markets)
         return markets
 
-    async def warm_up_cache(self, symbols: Iterable[str] = ()) -> int:
+    async def warm_up_cache(
+        self, symbols: Iterable[str] = (), *, most: Callable[[], float] = lambda: math.inf
+    ) -> int:
         """Bring the newest candles of series into memory; asks nobody, and gives way in between.
 
         Pinned and shown series, those of the symbols, and those written last.
+
+        Args:
+            symbols: Whose series are wanted.
+            most: How many series may be brought in, asked before each: it may shrink meanwhile.
 
         Returns:
             How many candles are held now of the series that were read.
@@ -394,7 +412,9 @@ class Storage:
         wanted |= dict.fromkeys(key for key in written if key.symbol in named)
         wanted |= dict.fromkeys(written[:RECENTLY_USED])
         held = 0
-        for key in wanted:
+        for number, key in enumerate(wanted):
+            if number >= most():
+                break
             series = await self.get_with_fallback(key, count=WARM_CANDLES)
             held += len(series) if series is not None else 0
             await asyncio.sleep(BETWEEN_SERIES_S)
@@ -433,6 +453,10 @@ class Storage:
             return "it was stopped"
         return self._tasks.lost or self._database.lost
 
+    def oldest_wait_s(self) -> dict[Priority, float]:
+        """How long the oldest call of each priority has waited for its turn to read the file."""
+        return self._database.oldest_wait_s()
+
     def limit_memory(self, limit_bytes: int) -> None:
         """Hold no more candles in memory than this; what is dropped is in the file."""
         self._memory.limit_to(limit_bytes)
@@ -457,6 +481,7 @@ class Storage:
             "live_series": float(len(self._live.shown)),
             "settled": float(self._settled),
             "restated": float(self._restated),
+            "revisions": float(self._restated + self._revised_late),
             "settling_pages": float(self._tending.settling_pages),
             "seam_pages": float(self._tending.seam_pages),
             "built": float(self._larger.built),
@@ -775,7 +800,10 @@ class Storage:
     def _tell_settled(self, key: SeriesKey, rows: CandleSeries, settled: Settled) -> None:
         """Tell the readers what a second reading said; what has changed comes last."""
         self._settled += len(settled.same)
-        self._restated += len(settled.restated) + len(settled.vanished)
+        changed = sorted((*settled.restated, *settled.vanished))
+        if changed:
+            self._restated += len(changed)
+            self._on_revised(*key, changed, "the exchange states it differently now")
         states: tuple[tuple[tuple[int, ...], CandleState], ...]
         states = ((settled.same, "settled"), (settled.restated, "revised"))
         for opens, state in states:
@@ -798,6 +826,7 @@ class Storage:
         if repair.proof is not None:
             self._known(key).put(repair.proof)
         if repair.comparison.differing:
+            self._on_revised(*key, repair.comparison.differing, "the self-audit read it otherwise")
             self._series(key).drop()
         self._forget_built(repair.outdated)
         for candle in repair.fresh:
@@ -826,8 +855,10 @@ class Storage:
             if proof.candles:
                 self._listings.seen(live.key)
             if proof.over_all:
-                for candle in proof.candles:
-                    open_ms = epoch_ms(candle.open_time)
+                opens = [epoch_ms(candle.open_time) for candle in proof.candles]
+                self._revised_late += len(opens)
+                self._on_revised(*live.key, opens, "a trade came late")
+                for open_ms, candle in zip(opens, proof.candles, strict=True):
                     self._late.note(live.key, open_ms, candle, self._clock.monotonic())
             self._live_writes.add(live, proof)
         elif live.whole_from_ms is not None:

@@ -37,7 +37,7 @@ seconds this is three and a half hours; at LOW all of it is read in some nine se
 PASSING = (TransportError, RateLimitedError, DeadlineError, SystemOverloadedError, ClosedError)
 """Errors that say nothing of the series that was asked for."""
 ReadPage = Callable[[SeriesKey, BackboneRequest], Awaitable[object]]
-LowTurn = Callable[[], AbstractAsyncContextManager[None]]
+LowTurn = Callable[[], AbstractAsyncContextManager[object]]
 
 
 def never() -> bool:

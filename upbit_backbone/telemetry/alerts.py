@@ -5,11 +5,13 @@ Plain bookkeeping: the caller passes `now`, monotonic seconds, once a second or 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+
+import msgspec
 
 from upbit_backbone.clock import Clock, utc_datetime
-from upbit_backbone.protocol import Alert, LatencyStats, Priority
-from upbit_backbone.telemetry.calls import Kind
+from upbit_backbone.protocol import MAX_PAGE_CANDLES, Alert, CallStats, DataType, Priority
+from upbit_backbone.telemetry.calls import PEEK, Kind
 from upbit_backbone.telemetry.events import EventLog
 
 PROMISED_P99_MS: Mapping[Priority, float] = {
@@ -18,27 +20,64 @@ PROMISED_P99_MS: Mapping[Priority, float] = {
     Priority.NORMAL: 500.0,
 }
 """For what `is_promised`. LOW is promised nothing."""
+QUICK_PAGES = 2
+"""NORMAL is promised its p99 for what is warm, and for up to 400 candles from the exchange."""
+LARGE_PAGES = 5
+"""For up to 1,000 candles it is promised `PROMISED_LARGE_P99_MS`."""
+PROMISED_LARGE_P99_MS = 1_000.0
+LARGE = f", {QUICK_PAGES + 1} to {LARGE_PAGES} pages"
+VERY_LARGE = f", more than {LARGE_PAGES} pages"
+"""How paths end of answers for which the exchange was asked for so much."""
 PROMISED_PEEK_P99_MS = 1.0
 """To CRITICAL, for what is in memory."""
 LEAST_CALLS = 100
-"""A quantile or a rate of fewer calls says nothing of the service."""
-HIGH_LOAD = 70.0
+"""Of fewer calls one alone may be the p99, and a hit rate says nothing of the service."""
+FEW_CALLS = 20
+"""Fewer calls of a kind say nothing; up to `LEAST_CALLS` it is their p95 that is judged."""
+MANY_ERRORS = 0.05
+"""Of calls that memory did not answer."""
 LOW_HIT_RATE = 0.85
+
+
+def how_large(pages: int) -> str:
+    """What stands behind the path of a load that is promised more time, or none."""
+    if pages <= QUICK_PAGES:
+        return ""
+    return LARGE if pages <= LARGE_PAGES else VERY_LARGE
 
 
 def is_promised(kind: Kind) -> bool:
     """Whether the p99 of `PROMISED_P99_MS` holds for calls of this kind.
 
-    HIGH's is for what is warm: its cold scan of all markets has two seconds.
+    HIGH's is for what is warm: its cold scan of all markets has two seconds. NORMAL's is for up to
+    `QUICK_PAGES` from the exchange.
     """
-    return kind.priority is not Priority.HIGH or "router" not in kind.path
+    if kind.priority is Priority.HIGH:
+        return "router" not in kind.path
+    return not kind.path.endswith((LARGE, VERY_LARGE))
+
+
+def is_large(kind: Kind) -> bool:
+    """Whether `PROMISED_LARGE_P99_MS` holds for calls of this kind."""
+    candles = kind.data_type is DataType.CANDLE
+    return candles and kind.priority is Priority.NORMAL and kind.path.endswith(LARGE)
 
 
 def promised_p99_ms(kind: Kind) -> float | None:
     """What the p99 of calls of this kind is promised to stay below; None: nothing is promised."""
-    if kind.priority is Priority.CRITICAL and kind.path == "peek":
+    if kind.priority is Priority.CRITICAL and kind.path == PEEK:
         return PROMISED_PEEK_P99_MS
+    if is_large(kind):
+        return PROMISED_LARGE_P99_MS
     return PROMISED_P99_MS.get(kind.priority) if is_promised(kind) else None
+
+
+def is_slow(call: CallStats) -> bool:
+    """Whether calls of a kind were slower than promised, and enough of them to say so.
+
+    Of fewer than `LEAST_CALLS` one alone may be slow without that.
+    """
+    return _says_much(call) and _share_of_promise(call) > 1.0
 
 
 class Alarm:
@@ -55,7 +94,7 @@ class Alarm:
 
         Args:
             bad: Beyond the limit at which it begins.
-            good: Clearly within it. What is neither changes nothing.
+            good: Clearly within it. What is neither neither begins it nor ends it.
             now: Monotonic seconds.
         """
         turning = good if self.active else bad
@@ -73,58 +112,139 @@ class Alarm:
 
 
 class Alerts:
-    """Sustained load, calls slower than promised, and too few hits; each is logged as an event."""
+    """Sustained load, kinds of calls slower than promised or failing, and too few hits.
+
+    Each is logged as an event when it begins and when it ends. What says nothing any more, because
+    hardly anybody calls, is over.
+    """
 
     def __init__(self, events: EventLog, clock: Clock) -> None:
         self._events = events
         self._clock = clock
         self._load = Alarm(begins_after_s=30.0, ends_after_s=10.0)
-        self._slow = {
-            priority: Alarm(begins_after_s=10.0, ends_after_s=30.0) for priority in PROMISED_P99_MS
-        }
-        self._hits = Alarm(begins_after_s=10.0, ends_after_s=30.0)
+        self._alarms: dict[str, Alarm] = {}
         self._active: dict[str, Alert] = {}
+        self._begun: dict[str, str] = {}
+        """The sentences with which they began."""
 
     @property
     def active(self) -> tuple[Alert, ...]:
-        """What lasts now, the oldest first."""
+        """What lasts now, the oldest first; figures are today's, not those of the beginning."""
         return tuple(self._active.values())
 
-    def observe_load(self, load: float, why: str, now: float) -> None:
-        """Take the load and its reason: above 70 for half a minute is worth an alert."""
-        if self._load.observe(bad=load > HIGH_LOAD, good=load <= HIGH_LOAD - 10, now=now):
-            self._turn("load", self._load, f"the load has been above {HIGH_LOAD:.0f} %: {why}")
+    def observe_load(self, above: float | None, why: str, now: float) -> None:
+        """Take whether somebody has to wait for the load: half a minute of it is worth an alert.
 
-    def observe_latency(self, latency: Mapping[Priority, LatencyStats], now: float) -> None:
-        """Take latencies of the promised kinds of calls, of the last five minutes."""
-        for priority, promised_ms in PROMISED_P99_MS.items():
-            stats, alarm = latency[priority], self._slow[priority]
-            known = stats.count >= LEAST_CALLS
-            bad = known and stats.p99_ms > promised_ms
-            good = stats.p99_ms <= 0.8 * promised_ms
-            if alarm.observe(bad=bad, good=good, now=now):
-                sentence = (
-                    f"p99 of {priority.name} calls is {stats.p99_ms:.0f} ms, promised are"
-                    f" {promised_ms:.0f} ms"
-                )
-                self._turn(f"slow {priority.name}", alarm, sentence)
+        Args:
+            above: The limit that the load went beyond, and from which it has not come back for
+                good; None: nobody waits.
+            why: The reason for the load.
+            now: Monotonic seconds.
+        """
+        sentence = "" if above is None else f"the load has been above {above:.0f} %: {why}"
+        held = above is not None
+        self._observe("load", sentence, bad=held, good=not held, now=now, alarm=self._load)
+
+    def observe_calls(self, calls: Iterable[CallStats], now: float) -> None:
+        """Take every kind of calls of the last five minutes, each against its own promise."""
+        calls = tuple(calls)
+        for name in _SLOW:
+            alike = [call for call in calls if _slow_name(call) == name and _says_much(call)]
+            worst = max(alike, key=_share_of_promise, default=None)
+            share = 0.0 if worst is None else _share_of_promise(worst)
+            sentence = "" if worst is None else _slow_sentence(worst)
+            self._observe(name, sentence, bad=share > 1.0, good=share <= 0.8, now=now)
+        for priority in PROMISED_P99_MS:
+            what, failed = _worst_failing(priority, calls)
+            sentence = f"{failed:.0%} of {what} failed, expected are at most {MANY_ERRORS:.0%}"
+            bad, good = failed > MANY_ERRORS, failed <= 0.6 * MANY_ERRORS
+            self._observe(f"errors {priority.name}", sentence, bad=bad, good=good, now=now)
 
     def observe_hits(self, hit_rate: float, answers: int, now: float) -> None:
         """Take the hit rate, a fraction, of the answers of the last five minutes."""
-        bad = answers >= LEAST_CALLS and hit_rate < LOW_HIT_RATE
-        good = hit_rate >= LOW_HIT_RATE + 0.03 or not answers
-        if self._hits.observe(bad=bad, good=good, now=now):
-            sentence = (
-                f"only {hit_rate:.0%} of the answers came from memory and the store,"
-                f" expected are {LOW_HIT_RATE:.0%}"
-            )
-            self._turn("hit rate", self._hits, sentence)
+        known = answers >= LEAST_CALLS
+        sentence = (
+            f"only {hit_rate:.0%} of the answers came from memory and the store,"
+            f" expected are {LOW_HIT_RATE:.0%}"
+        )
+        bad = known and hit_rate < LOW_HIT_RATE
+        good = not known or hit_rate >= LOW_HIT_RATE + 0.03
+        self._observe("hit rate", sentence, bad=bad, good=good, now=now)
 
-    def _turn(self, name: str, alarm: Alarm, sentence: str) -> None:
-        if alarm.active:
+    def _observe(
+        self,
+        name: str,
+        sentence: str,
+        *,
+        bad: bool,
+        good: bool,
+        now: float,
+        alarm: Alarm | None = None,
+    ) -> None:
+        if alarm is None:
+            alarm = self._alarms.setdefault(name, Alarm(begins_after_s=10.0, ends_after_s=30.0))
+        if not alarm.observe(bad=bad, good=good, now=now):
+            if alarm.active and bad:
+                self._active[name] = msgspec.structs.replace(self._active[name], sentence=sentence)
+        elif alarm.active:
             since = utc_datetime(self._clock.now_ms())
             self._active[name] = Alert(name, since, sentence)
+            self._begun[name] = sentence
             self._events.add("layer_4", "warning", "alert", sentence)
         else:
-            begun = self._active.pop(name)
-            self._events.add("layer_4", "info", "alert", f"no longer: {begun.sentence}")
+            del self._active[name]
+            self._events.add("layer_4", "info", "alert", f"no longer: {self._begun.pop(name)}")
+
+
+_SLOW_LARGE = "slow large NORMAL"
+_SLOW = (*(f"slow {priority.name}" for priority in PROMISED_P99_MS), _SLOW_LARGE)
+
+
+def _kind(call: CallStats) -> Kind:
+    return Kind(call.priority, call.data_type, call.path)
+
+
+def _slow_name(call: CallStats) -> str:
+    """The alert that calls of this kind may cause; empty: they are promised nothing."""
+    if promised_p99_ms(_kind(call)) is None:
+        return ""
+    return _SLOW_LARGE if is_large(_kind(call)) else f"slow {call.priority.name}"
+
+
+def _says_much(call: CallStats) -> bool:
+    return call.latency.count >= FEW_CALLS
+
+
+def _share_of_promise(call: CallStats) -> float:
+    promised_ms = promised_p99_ms(_kind(call))
+    if promised_ms is None:
+        return 0.0
+    latency = call.latency
+    return (latency.p99_ms if latency.count >= LEAST_CALLS else latency.p95_ms) / promised_ms
+
+
+def _slow_sentence(call: CallStats) -> str:
+    kind, p99_ms = _kind(call), call.latency.p99_ms
+    what = f"{call.priority.name} {call.data_type.value} calls"
+    if is_large(kind):
+        least, most = QUICK_PAGES * MAX_PAGE_CANDLES + 1, LARGE_PAGES * MAX_PAGE_CANDLES
+        what = f"NORMAL loads of {least:,} to {most:,} candles"
+    elif call.path == PEEK:
+        what += " from memory"
+    return f"p99 of {what} is {p99_ms:.0f} ms, promised are {promised_p99_ms(kind):.0f} ms"
+
+
+def _worst_failing(priority: Priority, calls: Iterable[CallStats]) -> tuple[str, float]:
+    """What most calls of a priority fail that memory did not answer, and how many of them."""
+    worst, most = "", 0.0
+    for data_type in DataType:
+        alike = [
+            call
+            for call in calls
+            if call.priority is priority and call.data_type is data_type and call.path != PEEK
+        ]
+        asked = sum(call.requests for call in alike)
+        failed = sum(call.error_rate * call.requests for call in alike)
+        if asked >= FEW_CALLS and failed / asked > most:
+            worst, most = f"{priority.name} {data_type.value} calls", failed / asked
+    return worst, most

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 from collections.abc import Awaitable, Callable
@@ -20,6 +21,8 @@ from upbit_backbone.telemetry.prometheus import CONTENT_TYPE, prometheus_text
 logger = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
+TRY_AGAIN_S = 5.0
+"""A port that was taken is tried so often."""
 _OUR_NAMES = ("127.0.0.1", "localhost", "::1")
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -47,8 +50,8 @@ class HealthAnswer(msgspec.Struct, frozen=True):
 class MetricsServer:
     """Serves figures on the loopback address.
 
-    A port that cannot be had never keeps the service from starting: it is logged, and `failure`
-    tells of it.
+    A port that cannot be had never keeps the service from starting: it is logged, `failure` tells
+    of it, and it is tried again until it can be had.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class MetricsServer:
         self._runner: web.AppRunner | None = None
         self.failure: TransportError | None = None
         """Why nothing is served; None: it is, or was not started."""
+        self._trying: asyncio.Task[None] | None = None
 
     @property
     def url(self) -> str:
@@ -88,7 +92,19 @@ class MetricsServer:
         return f"http://{HOST}:{self._port}"
 
     async def start(self) -> None:
-        """Listen, or put into `failure` why not; does not raise for it."""
+        """Listen, or put into `failure` why not, and go on trying; does not raise for it."""
+        if not await self._listen() and self._trying is None:
+            self._trying = asyncio.get_running_loop().create_task(
+                self._try_again(), name="metrics port"
+            )
+
+    async def _try_again(self) -> None:
+        while True:
+            await asyncio.sleep(TRY_AGAIN_S)
+            if self._runner is not None or await self._listen():
+                return
+
+    async def _listen(self) -> bool:
         application = web.Application(middlewares=[_refuse_other_names])
         application.add_routes(
             [web.get("/metrics", self._answer_metrics), web.get("/health", self._answer_health)]
@@ -102,7 +118,7 @@ class MetricsServer:
         except OSError as error:
             await runner.cleanup()
             self._fail(error)
-            return
+            return False
         except BaseException:
             await runner.cleanup()
             raise
@@ -112,20 +128,28 @@ class MetricsServer:
         logger.info("figures are served at %s", self.url)
         if self._events is not None:
             self._events.add("layer_4", "info", "health", f"figures are served at {self.url}")
+        return True
 
     async def stop(self) -> None:
         """Close the port and its connections; may be called twice."""
+        trying, self._trying = self._trying, None
+        if trying is not None:
+            trying.cancel()
+            await asyncio.wait([trying])
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
 
     def _fail(self, error: OSError) -> None:
         why = "the port is taken" if error.errno == errno.EADDRINUSE else str(error)
+        told = self.failure
         self.failure = TransportError(
             f"metrics cannot be served on {HOST}:{self._port}: {why}; expected a free port of this"
             " machine: give another metrics_port, or 0 for any"
         )
         self.failure.__cause__ = error
+        if told is not None:
+            return
         logger.warning("%s", self.failure)
         if self._events is not None:
             self._events.add("layer_4", "warning", "health", str(self.failure))

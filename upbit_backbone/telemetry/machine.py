@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -28,13 +27,6 @@ def process_usage() -> Callable[[], Usage]:
             return Usage(process.memory_info().rss, times.user + times.system)
 
     return usage
-
-
-def usable_processors() -> int:
-    """How many processors this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def memory_returner() -> Callable[[], None]:

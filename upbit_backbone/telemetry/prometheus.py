@@ -21,12 +21,13 @@ Labels = Mapping[str, str]
 _HELP = {
     "coalesced": "Calls that shared a request which another call had sent.",
     "retried": "Requests that were sent again.",
-    "shed": "Calls that were refused to protect more important ones.",
+    "shed": "Calls that had to wait for the load, answered later or not.",
     "http_429": "Requests that the exchange refused as too many.",
     "http_418": "Times the exchange blocked this address.",
     "reconnects": "Times a stream was connected again.",
     "gaps": "Gaps in streams of trades.",
     "revisions": "Stored candles that the exchange stated differently later.",
+    "cancelled": "Calls that their caller gave up.",
 }
 
 
@@ -55,6 +56,7 @@ def _service(metrics: PerformanceMetrics, status: SystemStatus) -> Iterable[_Fam
     yield _gauge("load_ratio", "Discomfort of callers, 0 to 1.", metrics.load / 100)
     terms = [({"term": term.name}, term.load / 100) for term in metrics.load_terms]
     yield _Family("load_term_ratio", "gauge", "The highest of these is the load.", terms)
+    yield _gauge("low_pages_per_second", "Pages that LOW really got.", metrics.low_got_pages_per_s)
     yield _gauge(
         "event_loop_lag_p95_seconds",
         "How late the event loop runs, 95th percentile of two seconds.",
@@ -103,7 +105,12 @@ def _calls(window: WindowStats | None) -> Iterable[_Family]:
                     ("1", call.latency.max_ms),
                 )
             )
-    yield _Family("call_latency_seconds", "gauge", "Of answered calls, of five minutes.", latencies)
+    yield _Family(
+        "call_latency_seconds",
+        "gauge",
+        "Of calls answered or ended late, of five minutes.",
+        latencies,
+    )
     yield _Family("calls_per_second", "gauge", "Calls, of five minutes.", rates)
 
 

@@ -87,8 +87,8 @@ class LatencyScale:
         total = int(below[-1])
         if total == 0:
             return LatencyStats(0, 0.0, 0.0, 0.0, 0.0)
-        # The histogram's own rule: half a call is rounded up.
-        targets = [max(1, int(fraction * total + 0.5)) for fraction in (0.5, 0.95, 0.99, 1.0)]
+        # Rounded up: no more calls than the rest are slower. The library rounds to the nearest.
+        targets = [-(-total * percent // 100) for percent in (50, 95, 99, 100)]
         steps = np.searchsorted(below, np.array(targets, dtype=np.uint64))
         p50, p95, p99, longest = map(self._upper_ms, steps.tolist())
         return LatencyStats(total, p50, p95, p99, longest)
@@ -150,11 +150,14 @@ class RollingCounts:
 
     def __init__(self, window: Window, now: float) -> None:
         self._window = window
-        self._started_s = now
+        self._counted_s = now
+        """Up to when everything is counted that happened."""
         self._sums: dict[Hashable, float] = {}
         self._open: dict[Hashable, float] = {}
         self._open_number = window.number(now)
         self._closed: deque[tuple[int, dict[Hashable, float]]] = deque()
+        self._begun = deque([(self._open_number, now)])
+        """From when on each interval counts: what is told in it may have happened before it."""
 
     def add(self, key: Hashable, times: float, now: float) -> None:
         """Count what happened since the last call."""
@@ -164,12 +167,16 @@ class RollingCounts:
 
     def advance(self, now: float) -> None:
         """Forget what is too old by `now`."""
-        number = self._window.number(now)
+        number, before_s = self._window.number(now), self._counted_s
+        self._counted_s = now
         if number == self._open_number:
             return
         if self._open:
             self._closed.append((self._open_number, self._open))
         self._open, self._open_number = {}, number
+        self._begun.append((number, before_s))
+        while self._begun[0][0] <= number - self._window.intervals:
+            self._begun.popleft()
         while self._closed and self._closed[0][0] <= number - self._window.intervals:
             for key, times in self._closed.popleft()[1].items():
                 self._sums[key] -= times
@@ -186,5 +193,4 @@ class RollingCounts:
 
     def covered_s(self, now: float) -> float:
         """Seconds that the sums are of."""
-        oldest = (self._window.number(now) - self._window.intervals + 1) * self._window.interval_s
-        return now - max(self._started_s, oldest)
+        return now - self._begun[0][1]

@@ -109,7 +109,10 @@ class RestClient:
                 f"{what}: {url.host} answered {response.status} ({response.reason});"
                 " it may be under maintenance: try again later"
             )
-        self._origin.observe(response.headers.get(MARK_HEADER))
+        mark = response.headers.get(MARK_HEADER)
+        if mark is not None or body.lstrip()[:1] in (b"{", b"["):
+            # A page for people is not the exchange's, and tells nothing of whose data follow.
+            self._origin.observe(mark)
         observe_date(self._clock, response.headers.get("Date"), sent, received)
         if response.status != 200:
             raise _refusal(response, body, endpoint, what, symbol)

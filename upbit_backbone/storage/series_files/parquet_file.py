@@ -35,7 +35,7 @@ def _pyarrow() -> tuple[Any, Any]:
         import pyarrow.parquet
     except ImportError as error:
         raise InvalidRequestError(
-            "Parquet needs pyarrow, which is not installed: pip install 'upbit-backbone[parquet]',"
+            "Parquet needs pyarrow, which is not installed: pip install pyarrow,"
             " or choose a name that ends in .csv"
         ) from error
     return pyarrow, pyarrow.parquet
