@@ -422,10 +422,12 @@ async def programs(folder: Path, count: int = 2) -> AsyncIterator[list[SharedBud
             budget.close()
 
 
-async def granted_at_once(limiter: RateLimiter, priority: Priority, asked: int = 12) -> int:
+async def granted_at_once(
+    limiter: RateLimiter, priority: Priority, asked: int = 12, within_s: float = 0.3
+) -> int:
     """How many of so many requests need not wait; the others are cancelled."""
     tasks = [asyncio.create_task(limiter.acquire(priority)) for _ in range(asked)]
-    await asyncio.wait(tasks, timeout=0.3)
+    await asyncio.wait(tasks, timeout=within_s)
     granted = sum(task.done() for task in tasks)
     for task in tasks:
         task.cancel()
@@ -605,12 +607,21 @@ async def test_a_place_is_given_back_whenever_its_owner_is_cancelled(tmp_path: P
 async def test_without_the_lock_critical_keeps_to_what_was_last_seen(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with programs(tmp_path) as (first, second):
-        ours, theirs = limiter_of(first), limiter_of(second)
-        assert await granted_at_once(theirs, Priority.HIGH) == 8
-        assert await granted_at_once(ours, Priority.HIGH, asked=1) == 0
-        async with holder(tmp_path / FILE_NAME):
-            assert await granted_at_once(ours, Priority.CRITICAL) <= 2
+    clock = SystemClock()
+    for attempt in range(10):
+        folder = tmp_path / str(attempt)
+        folder.mkdir()
+        async with programs(folder) as (first, second):
+            ours, theirs = limiter_of(first), limiter_of(second)
+            began = clock.monotonic()
+            assert await granted_at_once(theirs, Priority.HIGH, asked=8) == 8
+            assert await granted_at_once(ours, Priority.HIGH, asked=1, within_s=0.1) == 0
+            async with holder(folder / FILE_NAME):
+                granted = await granted_at_once(ours, Priority.CRITICAL, within_s=0.1)
+            if clock.monotonic() - began < WINDOW_S:  # else what was seen was over meanwhile
+                assert granted <= 2
+                return
+    pytest.fail("the machine is too busy to start a program within a second")
 
 
 @needs_signals

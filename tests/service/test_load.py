@@ -262,7 +262,7 @@ async def test_callers_who_wait_for_the_exchanges_limit_are_load_and_one_chart_i
         assert (await highest(chart)).get("NORMAL", 0.0) < 0.1
         found = await highest(*(page(number, Priority.CRITICAL) for number in range(25)))
         assert found["CRITICAL"] > 0.2
-        assert monitor.load.band == "low waits"
+        assert not monitor.load.check_resource_availability(Priority.LOW)
         [term] = [one for one in monitor.load.terms if one.name == "CRITICAL waits"]
         assert term.load == 90
     finally:

@@ -542,7 +542,7 @@ def test_the_monitor_shows_what_the_service_says(
     assert {"1.50", "20.0", "80.0", "40", "60.0%", "75"} <= texts
     assert {"거래소에 연결되지 않습니다", "no route"} <= texts
     assert {"저하", "오프라인 · simulator-1 · 모의 · SIMULATED", "캔들 400개, REST, 12 ms"} <= texts
-    assert "루프 2.50 ms · 화면 –" in texts
+    assert "이벤트 루프 2.50 ms · 화면 –" in texts
     assert not window.grab().toImage().isNull()
 
 

@@ -18,7 +18,10 @@ TERM_COLUMNS = (
     Column("", right=False),
     Column("100"),
 )
-STATE_COLUMNS = (Column("LOW", right=False), Column("888.8 ms", right=False, stretch=True))
+STATE_COLUMNS = (
+    Column("LOW", right=False),
+    Column(lambda: [_felt("8.88 ms", "8.88 ms")], right=False, stretch=True),
+)
 REASON_COLUMNS = (
     Column("", right=False),
     Column("100"),
@@ -71,7 +74,7 @@ def state_rows(metrics: PerformanceMetrics) -> list[list[Cell]]:
     frame_p95_ms = metrics.frame_p95_ms
     frame = NOTHING if frame_p95_ms is None else f"{milliseconds(frame_p95_ms)} ms"
     lag = f"{milliseconds(metrics.loop_lag_p95_ms)} ms"
-    felt = translate("MonitorPanel", "loop {0} · frame {1}").format(lag, frame)
+    felt = _felt(lag, frame)
     tip = translate(
         "MonitorPanel", "95 of 100 times the event loop, and painting the chart, were quicker"
     )
@@ -79,6 +82,10 @@ def state_rows(metrics: PerformanceMetrics) -> list[list[Cell]]:
         [Cell("LOW", "dim"), low_state(metrics)],
         [Cell(translate("MonitorPanel", "p95"), "dim", tip), Cell(felt, tip=tip)],
     ]
+
+
+def _felt(lag: str, frame: str) -> str:
+    return translate("MonitorPanel", "loop {0} · frame {1}").format(lag, frame)
 
 
 def low_state(metrics: PerformanceMetrics) -> Cell:
