@@ -561,8 +561,16 @@ class Clients:
         ]
 
     async def warm_up(self) -> None:
-        for symbol in self._warm:
-            await self._api.get_candle_data(symbol, "1m", count=200)
+        """Until memory answers: a stream's first minute is whole when its page was read."""
+        async with asyncio.timeout(READY_WITHIN_S):
+            for symbol in self._warm:
+                path = ""
+                while path != "peek":
+                    _, metadata = await self._api.get_candle_data(
+                        symbol, "1m", priority=Priority.CRITICAL, count=200, with_metadata=True
+                    )
+                    path = metadata.path
+                    await asyncio.sleep(ASIDE_S)
 
     async def call(self) -> None:
         """One call of the mix."""
