@@ -408,6 +408,69 @@ def test_an_outage_that_is_polled_through_is_not_told() -> None:
     assert gap_states(read_now(told)) == ["open"], "the polling failed, too"
 
 
+def test_what_is_lost_after_a_gap_was_told_is_told_anew_and_nothing_is_complete_before() -> None:
+    stream, (unaware,) = followed("all")
+    told = reader()
+    stream.add_reader(told, START, told_of_outages=True)
+    stream.live(trade(1))
+    gap = stream.broken(START + 1_000, "cut off")
+    stream.tell_of_outage(START + 8_000)
+    stream.resumed(START + 9_000)
+    stream.live(trade(20, 9_500))
+    stream.release()
+    now_ms = START + 20_000
+    assert stream.complete_to_ms(now_ms) == now_ms, "but for the gap that was told"
+    for one in (told, unaware):
+        values = read_now(one)
+        assert (gap_states(values), ids(values)[-1]) == (["open"], 20)
+    assert stream.broken(now_ms, "cut off again") is gap
+    assert stream.complete_to_ms(now_ms + 60_000) == START
+    stream.tell_of_outage(now_ms + OUTAGE_TOLD_MS)
+    assert gap_states(read_now(told)) == ["open"], "it lasts longer"
+    stream.resumed(START + 40_000)
+    stream.live(trade(50, 42_000))
+    assert read_now(told) == [], "held once more"
+    assert stream.complete_to_ms(START + 60_000) == START
+    stream.release()
+    for one in (told, unaware):
+        values = read_now(one)
+        states = gap_states(values)
+        assert states == ([] if one is told else ["open"])
+        assert ids(values) == [50]
+    stream.found(gap, [trade(2, 4_000), trade(40, 33_000)])
+    stream.close(gap)
+    for one in (told, unaware):
+        values = read_now(one)
+        assert (ids(values), gap_states(values)) == ([2, 40], ["closed", "closed"])
+        starts = [value.start for value in values if isinstance(value, Gap)]
+        assert starts == [utc_datetime(START), utc_datetime(START + 9_500)], "each ends by itself"
+
+
+def test_a_gap_that_polling_closes_is_told_anew_when_polling_fails_too() -> None:
+    stream, _ = followed("all")
+    told = reader()
+    stream.add_reader(told, START, told_of_outages=True)
+    stream.live(trade(1))
+    stream.broken(START + 2_000, "cut off")
+    stream.tell_of_outage(START + 8_000)
+    stream.resumed(START + 9_000)
+    stream.release()
+    gap = stream.broken(START + 20_000, "cut off again")
+    stream.found(gap, [trade(3, 3_000), trade(30, 22_000)])
+    stream.polled(gap, START + 30_000)
+    assert gap_states(read_now(told)) == ["open", "closed"]
+    stream.tell_of_outage(START + 40_000)
+    assert gap_states(read_now(told)) == ["open"]
+    stream.resumed(START + 41_000)
+    stream.live(trade(50, 42_000))
+    assert read_now(told) == [], "held"
+    stream.found(gap, [trade(40, 33_000)])
+    stream.caught_up(gap)
+    stream.close(gap)
+    values = read_now(told)
+    assert (ids(values), gap_states(values)) == ([40, 50], ["closed"])
+
+
 def test_it_is_complete_up_to_now_but_for_what_may_be_missing_and_nobody_knows_of() -> None:
     stream, _ = followed()
     now_ms = START + 9_000
@@ -458,21 +521,24 @@ class World:
         self.joined: dict[Reader, int] = {}
         self.left: set[Reader] = set()
         self.first = self.join("all")
+        self.aware = self.join("all", told_of_outages=True)
+        self.closings = 0
 
     def look(self) -> None:
         for one, values in self.reads.items():
             if one not in self.left:
                 values.extend(read_now(one))
 
-    def join(self, policy: Policy) -> Reader:
+    def join(self, policy: Policy, *, told_of_outages: bool = False) -> Reader:
         one = reader(policy)
         self.reads[one] = []
         self.joined[one] = self.now_ms
-        self.stream.add_reader(one, self.now_ms)
+        self.stream.add_reader(one, self.now_ms, told_of_outages=told_of_outages)
         return one
 
     def leave(self) -> None:
-        others = [one for one in self.reads if one is not self.first and one not in self.left]
+        stay = (self.first, self.aware)
+        others = [one for one in self.reads if one not in stay and one not in self.left]
         if others:
             one = self.chance.choice(others)
             self.look()
@@ -605,16 +671,39 @@ class World:
         if self.lost_from_ms is not None:
             return  # nobody knows it yet
         complete_ms = self.stream.complete_to_ms(self.now_ms)
-        got = set(ids(self.reads[self.first]))
-        told = [gap for gap in (*self.stream.gaps, *self.given_up) if gap.told]
-        for one in self.executed:
-            at_ms = epoch_ms(one.exchange_time)
-            if at_ms < self.joined[self.first]:
-                continue
-            if self.order[one.sequential_id] < complete_ms and not any(
-                gap.since_ms <= at_ms for gap in told
-            ):
-                assert one.sequential_id in got
+        for one in (self.first, self.aware):
+            got, told = set(ids(self.reads[one])), told_spans(self.reads[one])
+            for executed in self.executed:
+                at_ms = epoch_ms(executed.exchange_time)
+                if at_ms >= self.joined[one] and self.order[executed.sequential_id] < complete_ms:
+                    # Who is told of an outage while it lasts is told where it ends later.
+                    known = any(
+                        start <= at_ms and (at_ms <= end or (is_open and one is self.aware))
+                        for start, end, is_open in told
+                    )
+                    assert known or executed.sequential_id in got
+
+    def tell_of_outage(self) -> None:
+        self.now_ms += OUTAGE_TOLD_MS
+        self.stream.tell_of_outage(self.now_ms)
+
+
+def told_spans(values: list[Trade | Gap]) -> list[tuple[int, int, bool]]:
+    """Of which times a reader knows that trades lack, and whether that has not ended.
+
+    What is late may have its moment a little before.
+    """
+    spans: dict[int, tuple[int, int, bool]] = {}
+    lost = []
+    for value in values:
+        if isinstance(value, Gap):
+            start_ms, end_ms = epoch_ms(value.start) - OVERLAP_MS, epoch_ms(value.end)
+            spans.pop(start_ms, None)
+            if value.state == "open":
+                spans[start_ms] = (start_ms, end_ms, True)
+            elif value.state == "unfillable":
+                lost.append((start_ms, end_ms, False))
+    return [*spans.values(), *lost]
 
 
 STEPS = {
@@ -630,6 +719,7 @@ STEPS = {
     "fill": World.fill,
     "give up": World.give_up,
     "release": World.release,
+    "outage lasts": World.tell_of_outage,
     "reader of all": lambda world: world.join("all"),
     "reader of the latest": lambda world: world.join("latest"),
     "reader leaves": World.leave,
@@ -671,6 +761,24 @@ def check_reader(world: World, one: Reader) -> None:
     seed=st.integers(0, 2**32),
 )
 @example(steps=["cut", "trade", "pause", "back", "cut", "poll"], seed=0)
+@example(steps=["cut", "back", "release", *["pause"] * 4, "cut", "pause", "trade", "trade"], seed=0)
+@example(
+    steps=[
+        *[
+            "cut",
+            "outage lasts",
+            "back",
+            "release",
+            "pause",
+            "cut",
+            "trade",
+            *["pause"] * 4,
+            "poll",
+        ],
+        *["trade", "pause", "back", "trade", "release"],
+    ],
+    seed=0,
+)
 def test_each_reader_gets_each_trade_it_is_owed_once_whatever_happens(
     steps: list[str], seed: int
 ) -> None:

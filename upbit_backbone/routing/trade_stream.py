@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -90,13 +90,15 @@ class TradeGap:
     """Up to when REST was polled meanwhile."""
     broken_ms: int = -1
     """When the stream was lost."""
-    announced: dict[Reader, int] = field(default_factory=dict)
-    """Who was told while the stream was away, and from when on: live trades are held all the same,
-    and what is read back comes in order."""
+    lost_from_ms: int = -1
+    """From when on the newest break may have lost trades."""
+    announced: dict[Reader, tuple[int, ...]] = field(default_factory=dict)
+    """Who was told of it, and each time from when on; not yet that it ended. Those told while the
+    stream is away get what is read back in order all the same."""
+    again: set[Reader] = field(default_factory=set)
+    """Of these who does not know that it has grown since."""
     told: bool = False
-    """Whether the readers know of it, and go on without what is missing."""
-    told_from_ms: int = -1
-    """From when on, as they were told: by that they know which gap ends."""
+    """Whether all readers know of it, and go on without what is missing."""
     caught_up: bool = False
     """It was read back once; what is still to come is what REST lagged behind with."""
     found: list[Trade] = field(default_factory=list)
@@ -173,7 +175,12 @@ class TradeStream:
 
     def complete_to_ms(self, now_ms: int) -> int:
         """Up to when all trades were delivered, except for gaps the readers know of."""
-        untold = [max(gap.start_ms, gap.covered_ms) for gap in self._gaps if not gap.told]
+        untold = [
+            max(gap.start_ms, gap.covered_ms)
+            for gap in self._gaps
+            # Of one that grows nobody knows how far.
+            if not gap.told or gap.until_ms is None
+        ]
         # What is held was not delivered, though REST may have been polled beyond it.
         held = (epoch_ms(trade.exchange_time) for trade, _ in self._held)
         return min((now_ms, *untold, *held)) if untold else now_ms
@@ -194,7 +201,7 @@ class TradeStream:
             if goes_on and reader.policy == "all":
                 gap.owed[reader] = now_ms
                 if gap.told:
-                    self._tell(gap, "open", {reader: now_ms})
+                    self._tell_open(gap, {reader: now_ms}, now_ms)
 
     def remove_reader(self, reader: Reader) -> None:
         """It is owed nothing any more."""
@@ -203,6 +210,7 @@ class TradeStream:
         for gap in self._gaps:
             gap.owed.pop(reader, None)
             gap.announced.pop(reader, None)
+            gap.again.discard(reader)
 
     # What happens on the stream.
 
@@ -263,11 +271,8 @@ class TradeStream:
             return
         if now_ms - max(gap.broken_ms, gap.covered_ms) < OUTAGE_TOLD_MS:
             return
-        for reader, from_ms in tuple(gap.owed.items()):
-            if reader in self._told_of_outages and reader not in gap.announced:
-                start_ms = gap.announced[reader] = max(gap.start_ms, from_ms)
-                start, end = utc_datetime(start_ms), utc_datetime(max(start_ms, now_ms))
-                reader.push(Gap(self._symbol, "open", start, end, gap.reason))
+        aware = {one: ms for one, ms in gap.owed.items() if one in self._told_of_outages}
+        self._tell_open(gap, aware, now_ms)
 
     def _reopened(self, now_ms: int) -> TradeGap | None:
         """The newest gap, if it was not read back yet: it grows, and its filler goes on."""
@@ -276,14 +281,24 @@ class TradeStream:
             return None
         if now_ms > gap.until_ms + REOPENED_MS:
             return None
+        self._grow(gap)
         gap.until_ms = gap.first_id = None
         gap.broken_ms = now_ms
+        gap.lost_from_ms = max(gap.start_ms, self._memory.newest_ms or now_ms)
         gap.breaks += 1
         return gap
+
+    @staticmethod
+    def _grow(gap: TradeGap) -> None:
+        """Of what it lacks from now on its readers do not know, though they know of it."""
+        if gap.told:
+            gap.again = set(gap.owed)
+            gap.told = False
 
     def _new_gap(self, start_ms: int, last_id: int | None, reason: str) -> TradeGap:
         return TradeGap(
             start_ms=start_ms,
+            lost_from_ms=start_ms,
             reason=reason,
             owed={one: since for one, since in self._readers.items() if one.policy == "all"},
             known=self._memory.since(start_ms - KEPT_AROUND_MS),
@@ -302,8 +317,8 @@ class TradeStream:
         if not gap.owed:
             self._gaps.remove(gap)
             return None
-        if not gap.told:
-            self.holding = True
+        self._grow(gap)  # it was told while the stream was away: how long, nobody knew then
+        self.holding = True
         return gap
 
     def lost(self, from_ms: int, until_ms: int, reason: str) -> TradeGap | None:
@@ -348,8 +363,7 @@ class TradeStream:
         gap.covered_ms = asked_ms - REST_LAG_MS
         if gap.announced and gap.covered_ms > gap.broken_ms:
             # REST bridges the outage now; should it fail again, that is told again.
-            starts, gap.announced = gap.announced, {}
-            self._push(gap, "closed", starts, gap.covered_ms)
+            self._tell_end(gap, "closed", gap.covered_ms)
         believed = {one: ms for one, ms in gap.known.items() if ms <= gap.covered_ms}
         if believed:
             # The next reading has to reach the newest of them.
@@ -374,7 +388,7 @@ class TradeStream:
             ]
             for gap in late:
                 if not gap.told:
-                    self._tell(gap, "open")
+                    self._tell_all(gap)
             self._let_go()
             for gap in late:
                 found, gap.found = gap.found, []
@@ -388,7 +402,7 @@ class TradeStream:
         """What is missing cannot be had."""
         gap.reason = reason
         if gap in self._gaps and not gap.told:
-            self._tell(gap, "open")
+            self._tell_all(gap)
         self._end(gap, "unfillable")
 
     @property
@@ -402,31 +416,38 @@ class TradeStream:
             found, gap.found = gap.found, []
             if gap.told:
                 self._hand_over(gap, sorted(found, key=_order))
-                self._tell(gap, state)
             else:  # another gap still holds them up
                 self._held.extend((trade, gap) for trade in found)
-                self._push(gap, state, gap.announced, gap.until_ms)
+            self._tell_end(gap, state, gap.start_ms if gap.until_ms is None else gap.until_ms)
             self._gaps.remove(gap)
 
-    def _tell(
-        self, gap: TradeGap, state: GapState, readers: dict[Reader, int] | None = None
-    ) -> None:
-        if not gap.told:
-            gap.told, gap.told_from_ms = True, gap.start_ms
-        starts = {
-            reader: gap.announced.get(reader, max(gap.told_from_ms, from_ms))
-            for reader, from_ms in (readers or gap.owed).items()
-            if state != "open" or reader not in gap.announced
-        }
-        self._push(gap, state, starts, gap.until_ms)
+    def _tell_all(self, gap: TradeGap) -> None:
+        """Everybody learns of it, and goes on without what is missing."""
+        gap.told = True
+        self._tell_open(gap, gap.owed, gap.start_ms if gap.until_ms is None else gap.until_ms)
 
-    def _push(
-        self, gap: TradeGap, state: GapState, starts: dict[Reader, int], until_ms: int | None
-    ) -> None:
-        end_ms = gap.start_ms if until_ms is None else until_ms
-        for reader, start_ms in tuple(starts.items()):
-            start, end = utc_datetime(start_ms), utc_datetime(max(start_ms, end_ms))
-            reader.push(Gap(self._symbol, state, start, end, gap.reason))
+    def _tell_open(self, gap: TradeGap, readers: Mapping[Reader, int], end_ms: int) -> None:
+        """Tell who does not know yet of all that it lacks; each time is ended by itself."""
+        for reader, from_ms in tuple(readers.items()):
+            before = gap.announced.get(reader, ())
+            if before and reader not in gap.again:
+                continue
+            gap.again.discard(reader)
+            start_ms = max(gap.lost_from_ms if before else gap.start_ms, from_ms)
+            gap.announced[reader] = (*before, start_ms)
+            reader.push(self._gap(gap, "open", start_ms, end_ms))
+
+    def _tell_end(self, gap: TradeGap, state: GapState, end_ms: int) -> None:
+        """Tell who knows of it that it has ended."""
+        announced, gap.announced = gap.announced, {}
+        gap.again.clear()
+        for reader, starts in announced.items():
+            for start_ms in starts:
+                reader.push(self._gap(gap, state, start_ms, end_ms))
+
+    def _gap(self, gap: TradeGap, state: GapState, start_ms: int, end_ms: int) -> Gap:
+        end = utc_datetime(max(start_ms, end_ms))
+        return Gap(self._symbol, state, utc_datetime(start_ms), end, gap.reason)
 
     def _let_go(self) -> None:
         """End the holding: what was found and what was held goes on, in order."""
