@@ -39,10 +39,12 @@ from upbit_backbone.coordinator.coordinator import Coordinator
 from upbit_backbone.models import Candle, CandleSeries, CandleState, Market, Timeframe
 from upbit_backbone.origin import Origin
 from upbit_backbone.protocol import (
+    MARKETS_TTL_S,
     BackboneMetadata,
     BackboneRequest,
     BackboneResponse,
     DataType,
+    MarketList,
     Priority,
     Reach,
     SubscriptionState,
@@ -130,8 +132,8 @@ class PromptExchange:
     def peek_age_s(self, *asked: Any) -> float | None:
         return None
 
-    async def markets(self) -> tuple[Market, ...]:
-        return self.listed
+    async def markets(self, *, max_age_s: float = MARKETS_TTL_S) -> MarketList:
+        return MarketList(self.listed, self._clock.monotonic())
 
     def subscribe(self, request: BackboneRequest) -> Stream:
         stream = Stream(request, self._clock)

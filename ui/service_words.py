@@ -47,7 +47,7 @@ PATTERNS: Final[tuple[str, ...]] = (
     QT_TRANSLATE_NOOP("ServiceWords", "emergency throttle"),
     # Alerts
     QT_TRANSLATE_NOOP("ServiceWords", "the load has been above {0} %: {1}"),
-    QT_TRANSLATE_NOOP("ServiceWords", "p99 of {0} is {1} ms, promised are {2} ms"),
+    QT_TRANSLATE_NOOP("ServiceWords", "{0} of {1} is {2} ms, promised are {3} ms"),
     QT_TRANSLATE_NOOP(
         "ServiceWords",
         "only {0} of the answers came from memory and the store, expected are {1}",

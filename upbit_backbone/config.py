@@ -375,7 +375,11 @@ def _unused(environment: Mapping[str, str]) -> list[str]:
     known = {_variable(name) for name in SETTINGS} | {CONFIG_VARIABLE}
     return [
         f"{shown_path(name)} is not used: "
-        + unknown_setting(name[len(ENVIRONMENT_PREFIX) :].lower(), SETTINGS)
+        + (
+            f"write it in capitals: {name.upper()}"
+            if name.upper() in known
+            else unknown_setting(name[len(ENVIRONMENT_PREFIX) :].lower(), SETTINGS)
+        )
         for name in sorted(map(str, environment))
         if name.upper().startswith(ENVIRONMENT_PREFIX) and name not in known
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from random import Random
@@ -14,6 +14,7 @@ import aiohttp
 import msgspec
 
 from upbit_backbone.api.event_bus import EventBusIntegration, SystemReading
+from upbit_backbone.api.home_loop import other_loop
 from upbit_backbone.api.load_manager import LOW_UP_TO, SystemLoadManager
 from upbit_backbone.api.market_data_api import LIST_AGAIN_S, MarketDataAPI
 from upbit_backbone.api.monitor import Monitor
@@ -32,7 +33,6 @@ from upbit_backbone.errors import (
     shown,
 )
 from upbit_backbone.exchanges.upbit import REST_URL, WS_URL, UpbitAdapter
-from upbit_backbone.models import Market
 from upbit_backbone.origin import Origin
 from upbit_backbone.protocol import Health, LayerStatus, Priority, SystemHealth, SystemStatus
 from upbit_backbone.routing.failover import State
@@ -165,6 +165,8 @@ class BackboneManager:
         self._tasks = TaskOwner()
         self._stops: list[tuple[str, _Step]] = []
         self._house: _House | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The one in which it was begun last."""
         self._beginning_or_ending = asyncio.Lock()
 
     @property
@@ -226,10 +228,13 @@ class BackboneManager:
         Raises:
             StorageError: the data folder cannot be used, or holds data of another origin.
             TransportError: the simulator's port is taken, or a layer did not start in time.
+            InvalidRequestError: it runs in another event loop.
         """
+        self._check_loop()
         async with self._beginning_or_ending:
             if self._house is not None:
                 return
+            self._loop = asyncio.get_running_loop()
             try:
                 if self._stops:
                     await self._stop()  # what an end that was cut short has left
@@ -244,9 +249,25 @@ class BackboneManager:
         Calls in flight have two seconds to be answered; LOW ends at once. Cancelled, it goes on
         with the parts below; what was cut short, or took too long, ends with a second call. One
         that comes meanwhile waits for the first, or for the start.
+
+        Raises:
+            InvalidRequestError: it runs in another event loop; nothing was touched.
         """
+        self._check_loop()
         async with self._beginning_or_ending:
             await self._stop()
+
+    def _check_loop(self) -> None:
+        """Refuse to begin or to end in one loop what lives in another."""
+        home = self._loop
+        if not self._stops or home is None or home is asyncio.get_running_loop():
+            return
+        if home.is_closed():
+            raise InvalidRequestError(
+                "the event loop of this service is closed already, and what was left in it ends"
+                " with the program: close a service before its loop, and open a new one here"
+            )
+        raise other_loop()
 
     async def _stop(self) -> None:
         self._house = None
@@ -377,9 +398,9 @@ class BackboneManager:
         loop_end = LoopEnd(self.shutdown)
         self._stops.append(("end of the loop", loop_end.stop))
         await loop_end.start()
-        markets = await self._meet_exchange(house.api)
+        await self._meet_exchange(house.api)
         if config.pinned:
-            self._tasks.spawn(house.look_at_pinned(markets), name="look at what is pinned")
+            self._tasks.spawn(house.look_at_pinned(), name="look at what is pinned")
         if config.auto_optimization:
             self._tasks.spawn(house.warm_up(), name="warm-up")
 
@@ -394,17 +415,16 @@ class BackboneManager:
         else:
             logger.info("this computer's clock agrees with the exchange's")
 
-    async def _meet_exchange(self, api: MarketDataAPI) -> tuple[Market, ...]:
+    async def _meet_exchange(self, api: MarketDataAPI) -> None:
         """The first answer fixes the origin and the exchange's time; without it we are offline."""
         try:
             async with asyncio.timeout(FIRST_ANSWER_S):
-                return await api.get_markets()
+                await api.get_markets()
         except StorageOriginError:
             raise
         except (BackboneError, TimeoutError) as error:
             # Whatever stands in between may have answered, as a hotel's page for guests does.
             logger.warning("starting offline: %s", str(error) or "no answer in time")
-            return ()
 
 
 class _House:
@@ -430,7 +450,7 @@ class _House:
         self._local = local
         self._rng = rng
         self._low_processor = ProcessorTime()
-        self._turns = LowTurns(clock, pages_per_s=lambda: self.monitor.load.low_pages_per_s)
+        self._turns = LowTurns(clock, pages_per_s=self._low_pages_per_s)
         events = EventLog(clock, on_event=lambda event: self.bus.tell(event))
         self.monitor = Monitor(
             clock=clock,
@@ -545,17 +565,10 @@ class _House:
                 2 * used_mb,
             )
 
-    async def look_at_pinned(self, markets: Sequence[Market]) -> None:
-        """Tell of what is pinned and not listed, as soon as it is known what is.
-
-        Args:
-            markets: What is listed; empty: that is not known yet.
-        """
-        while not markets:
+    async def look_at_pinned(self) -> None:
+        """Tell of what is pinned and not listed, as soon as the exchange says what is."""
+        while not (listed := await self._listed()):
             await asyncio.sleep(LIST_AGAIN_S)
-            with suppress(BackboneError):
-                markets = await self.api.get_markets()
-        listed = [market.symbol for market in markets]
         for symbol in dict.fromkeys(symbol for symbol, _ in self._config.pinned_series):
             try:
                 check_symbol(symbol, listed)
@@ -563,6 +576,14 @@ class _House:
                 sentence = f"a pinned market has no candles to keep: {error}"
                 logger.warning("%s", sentence)
                 self.monitor.events.add("layer_2", "warning", "alert", sentence)
+
+    async def _listed(self) -> list[str]:
+        """What the exchange lists; empty: that is not known now."""
+        with suppress(BackboneError):
+            listing = await self.coordinator.markets()
+            if not listing.is_stored:
+                return [market.symbol for market in listing.markets]
+        return []
 
     async def warm_up(self) -> None:
         """Bring into memory what was used last; without it answers come from the file."""
@@ -648,6 +669,12 @@ class _House:
                 self._return_memory()
         if self._guard.under_pressure and self.routing.works:
             self.routing.layer.free_memory()
+
+    def _low_pages_per_s(self) -> float | None:
+        """How fast LOW may go; 0.0: it has to wait; None: at any rate."""
+        if self._waits(Priority.LOW) is not None:
+            return 0.0
+        return self.monitor.load.low_pages_per_s
 
     def _waits(self, priority: Priority) -> str | None:
         """Why a priority has to wait; None: it may run."""

@@ -27,6 +27,9 @@ MAX_PAGE_TRADES = 500
 MAX_DEPTH = 30
 """Rows a side of a full order book since 2025-05-07."""
 
+MARKETS_TTL_S = 600.0
+"""The exchange announces listings nowhere else; its own advice is to look from time to time."""
+
 Policy = Literal["latest", "all"]
 Health = Literal["starting", "healthy", "degraded", "down"]
 Tier = Literal["memory", "storage", "exchange"]
@@ -203,6 +206,21 @@ class Subscription(Protocol):
     def close(self) -> None: ...
 
 
+class MarketList(msgspec.Struct, frozen=True):
+    """What the exchange lists, and how well that is known."""
+
+    markets: tuple[Market, ...]
+    asked_s: float = float("-inf")
+    """When the exchange was asked for it, by the monotonic clock; of a stored one nobody knows."""
+    error: BackboneError | None = None
+    """Why the exchange's own list could not be had."""
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it is one of some time ago: it proves of no market that it is not listed."""
+        return self.asked_s == float("-inf")
+
+
 class DataSource(Protocol):
     """One layer, as its upper neighbour sees it."""
 
@@ -246,8 +264,12 @@ class DataSource(Protocol):
         """Open a stream of the request's data type and symbols; returns at once, `pending`."""
         ...
 
-    async def markets(self) -> tuple[Market, ...]:
-        """What the exchange lists; stored knowledge of it while the exchange is not reached."""
+    async def markets(self, *, max_age_s: float = MARKETS_TTL_S) -> MarketList:
+        """What the exchange lists; stored knowledge of it while the exchange is not reached.
+
+        Args:
+            max_age_s: An older list is asked for again, if the exchange is reached.
+        """
         ...
 
 

@@ -19,8 +19,9 @@ from upbit_backbone.errors import (
     ClosedError,
     TransportError,
 )
-from upbit_backbone.models import Market, Timeframe
+from upbit_backbone.models import Timeframe
 from upbit_backbone.protocol import (
+    MARKETS_TTL_S,
     BackboneRequest,
     BackboneResponse,
     CandleChunks,
@@ -29,6 +30,7 @@ from upbit_backbone.protocol import (
     DataType,
     Health,
     LayerStatus,
+    MarketList,
     Progress,
     Subscription,
 )
@@ -269,10 +271,10 @@ class SupervisedLayer(Generic[Kept]):
         """
         return self.layer.subscribe(request)
 
-    async def markets(self) -> tuple[Market, ...]:
+    async def markets(self, *, max_age_s: float = MARKETS_TTL_S) -> MarketList:
         """As the layer's; waits at most some seconds for it."""
         deadline_s = self._clock.monotonic() + MARKETS_WITHIN_S
-        return await self._kept(lambda layer: layer.markets(), deadline_s)
+        return await self._kept(lambda layer: layer.markets(max_age_s=max_age_s), deadline_s)
 
     async def working(self, deadline_s: float | None) -> Kept:
         """Wait until it works.

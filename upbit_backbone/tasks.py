@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 logger = logging.getLogger(__name__)
@@ -34,7 +36,9 @@ class LoopEnd:
     """Ends something with the event loop that it runs in, should its owner have forgotten to.
 
     `asyncio.run` and `asyncio.Runner` close asynchronous generators that were left open, when
-    all tasks are over (`loop.shutdown_asyncgens`). One is left open here.
+    all tasks are over (`loop.shutdown_asyncgens`). One is left open here. The same holds for
+    `qasync.run`; whoever runs a loop by hand has to end things, or to run
+    `loop.shutdown_asyncgens()` before the loop is closed.
     """
 
     def __init__(self, end: Callable[[], Awaitable[None]]) -> None:
@@ -44,7 +48,8 @@ class LoopEnd:
 
     async def start(self) -> None:
         """Belong to the running loop."""
-        await anext(self._left_open)
+        with _told_of_generators(asyncio.get_running_loop()):
+            await anext(self._left_open)
 
     async def stop(self) -> None:
         """It was ended. May be called twice, and by what ends it."""
@@ -59,6 +64,25 @@ class LoopEnd:
             if self._end is not None:
                 end, self._end = self._end, None
                 await end()
+
+
+@contextmanager
+def _told_of_generators(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Have a loop notice the generators that are begun here: Qt's does not by itself.
+
+    asyncio's loops set these hooks for the time they run (`run_forever`); qasync has a
+    `run_forever` of its own, which does not, and all else from asyncio's.
+    """
+    hooks = sys.get_asyncgen_hooks()
+    if hooks.firstiter is None:
+        sys.set_asyncgen_hooks(
+            firstiter=getattr(loop, "_asyncgen_firstiter_hook", None),
+            finalizer=getattr(loop, "_asyncgen_finalizer_hook", None),
+        )
+    try:
+        yield
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
 
 
 class TaskOwner:

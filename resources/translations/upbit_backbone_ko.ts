@@ -1260,8 +1260,8 @@
         <translation>{1}: {0} 파일을 지금 쓸 수 없습니다. 폴더의 쓰기 권한과 디스크의 남은 공간, 다른 프로그램이 파일을 잡고 있는지 확인하세요</translation>
     </message>
     <message>
-        <source>p99 of {0} is {1} ms, promised are {2} ms</source>
-        <translation>{0}의 p99가 {1} ms입니다 (목표 {2} ms)</translation>
+        <source>{0} of {1} is {2} ms, promised are {3} ms</source>
+        <translation>{1}의 {0}가 {2} ms입니다 (목표 {3} ms)</translation>
     </message>
     <message>
         <source>{0} of {1} failed, expected are at most {2}</source>

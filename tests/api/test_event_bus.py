@@ -32,6 +32,7 @@ from upbit_backbone.errors import (
     SystemOverloadedError,
     TransportError,
 )
+from upbit_backbone.models import Timeframe
 from upbit_backbone.protocol import (
     BackboneMetadata,
     BackboneRequest,
@@ -269,12 +270,32 @@ async def test_the_thousand_and_first_call_waits_for_room_and_is_answered() -> N
         assert world.order == [str(n) for n in range(MOST_WAITING + 500)]
 
 
+async def test_a_low_quote_waits_behind_no_burst_of_low_loads() -> None:
+    async with running() as world:
+
+        def load(name: str) -> asyncio.Task[BackboneResponse]:
+            request = BackboneRequest(DataType.CANDLE, (name,), Timeframe.M1, priority=LOW)
+            return asyncio.create_task(world.access.fetch(request))
+
+        names = [f"load-{n}" for n in range(2 * MOST_WAITING)]
+        loads = [load(name) for name in names]
+        await turns()
+        assert world.order == names[:1], "they begin a little apart"
+        await world.call(LOW, "quote")
+        await world.call(NORMAL, "normal")
+        assert world.order[:3] == [names[0], "quote", "normal"]
+        began_s = world.clock.monotonic()
+        await asyncio.gather(*loads)
+        assert [name for name in world.order if name.startswith("load")] == names
+        assert world.clock.monotonic() - began_s < 5
+
+
 def kill(world: Bus) -> None:
     world.task().cancel()
 
 
 def break_down(world: Bus) -> None:
-    def fail(_: object) -> None:
+    def fail(*_: object) -> None:
         raise ZeroDivisionError("a fault of ours")
 
     world.bus._lanes.next = fail  # type: ignore[method-assign, assignment]
@@ -499,6 +520,34 @@ async def test_who_publishes_more_than_is_answered_waits() -> None:
         await asyncio.sleep(1)
         assert publishing.done()
         await publishing
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_who_waited_for_room_is_looked_at_again(ends: bool) -> None:
+    async with running() as world:
+        world.below.answers.clear()
+        for n in range(MOST_WAITING):
+            await world.bus.publish_data_request(
+                BackboneRequest(DataType.TICKER, (str(n),), priority=LOW)
+            )
+        request = BackboneRequest(DataType.TICKER, ("A-B",), priority=LOW)
+        twice = [asyncio.create_task(world.bus.publish_data_request(request)) for _ in range(2)]
+        await turns()
+        assert not any(one.done() for one in twice)
+        if ends:
+            await world.bus.stop()
+        else:
+            world.below.answers.set()
+        first, second = await asyncio.gather(*twice, return_exceptions=True)
+        if ends:
+            assert [type(first), type(second)] == [ClosedError, ClosedError]
+            return
+        assert isinstance(second, InvalidRequestError)
+        assert "published already" in str(second)
+        assert (await world.bus.answer(str(first))).data == ("A-B",)
+        await asyncio.sleep(1)
+        room = world.bus._publish_room[LOW]
+        assert room._value == MOST_WAITING, "who was refused holds no room"
 
 
 async def test_closing_ends_published_requests_with_an_error() -> None:

@@ -14,7 +14,7 @@ from tests.manual_clock import ManualClock
 from tests.storage.fake_exchange import SYMBOL, market
 from upbit_backbone.api.market_data_api import LIST_AGAIN_S, LIST_IS_NEW_S
 from upbit_backbone.errors import ClosedError, TransportError, UnknownSymbolError
-from upbit_backbone.protocol import BackboneRequest, Subscription
+from upbit_backbone.protocol import BackboneRequest, MarketList, Subscription
 
 pytestmark = pytest.mark.steered_time
 NEW, NOWHERE = "KRW-NEW", "KRW-WHO"
@@ -47,6 +47,79 @@ async def test_what_a_new_list_lacks_is_refused_at_once_and_what_an_old_one_lack
         assert await values[0] == "a trade"
         assert subscribed(house) == [(NEW,)]
         assert streams[1].state == "closed"
+
+
+class Below:
+    """Lists as the layers below have them: one held for ten minutes, or one stored long ago."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.held = MarketList(house.exchange.listed, house.clock.monotonic())
+        self.cut_off = False
+        self.asked = 0
+        house.store.markets = self.markets  # type: ignore[method-assign]
+
+    async def markets(self, *, max_age_s: float = 600.0) -> MarketList:
+        now = self.house.clock.monotonic()
+        if now - self.held.asked_s >= max_age_s:
+            self.asked += 1
+            if self.cut_off:
+                return MarketList(self.held.markets, error=TransportError("cut off"))
+            self.held = MarketList(self.house.exchange.listed, now)
+        return self.held
+
+
+async def test_a_list_is_as_old_as_it_is_and_not_as_when_it_was_handed_over(
+    clock: ManualClock,
+) -> None:
+    async with opened(clock) as house:
+        below = Below(house)
+        house.exchange.listed += (market(NEW),)
+        clock.advance(2 * LIST_IS_NEW_S)
+        assert NEW not in [one.symbol for one in await house.api.get_markets()]
+        stream = house.api.stream_trades(NEW, policy="all")
+        trade = asyncio.create_task(anext(stream))
+        await eventually(lambda: house.exchange.subscriptions)
+        house.exchange.subscriptions[0].values.put_nowait("a trade")
+        assert await trade == "a trade"
+        assert below.asked == 1
+        # What is known for less than a minute is believed, and asked for by nobody.
+        clock.advance(LIST_IS_NEW_S / 2)
+        for _ in range(3):
+            with pytest.raises(UnknownSymbolError):
+                await house.api.get_ticker_data(NOWHERE)
+            with pytest.raises(UnknownSymbolError):
+                house.api.stream_ticker(NOWHERE)
+        assert below.asked == 1
+        stream.close()
+
+
+async def test_a_stored_list_proves_of_no_market_that_it_is_not_listed(clock: ManualClock) -> None:
+    async with opened(clock) as house:
+        below = Below(house)
+        below.cut_off = True
+        house.exchange.listed += (market(NEW),)
+        clock.advance(3_600)
+        assert [one.symbol for one in await house.api.get_markets()] == [SYMBOL, "KRW-XRP"]
+        stream, unknown = (house.api.stream_trades(one, policy="all") for one in (NEW, NOWHERE))
+        trades = [asyncio.create_task(anext(one)) for one in (stream, unknown)]
+        for _ in range(3):
+            clock.advance(LIST_AGAIN_S)
+            await asyncio.sleep(1)
+        assert (stream.state, unknown.state) == ("stale", "stale")
+        assert stream.reason == f"the exchange is asked whether it lists {NEW} by now: cut off"
+        for call in (house.api.get_ticker_data(NEW), house.api.get_candle_data(NEW, "1m")):
+            with pytest.raises(TransportError, match="cut off") as caught:
+                await call
+            assert NEW in str(caught.value)
+        below.cut_off = False
+        clock.advance(LIST_AGAIN_S)
+        await eventually(lambda: house.exchange.subscriptions)
+        house.exchange.subscriptions[0].values.put_nowait("a trade")
+        assert await trades[0] == "a trade"
+        with pytest.raises(UnknownSymbolError, match=NOWHERE):
+            await trades[1]
+        stream.close()
 
 
 async def test_without_a_list_a_stream_begins_and_ends_when_it_is_known_not_to_be_listed(

@@ -17,6 +17,8 @@ from upbit_backbone.errors import (
     TransportError,
 )
 from upbit_backbone.protocol import BackboneRequest, CallStats, DataType, Priority
+from upbit_backbone.telemetry.alerts import promised_p99_ms
+from upbit_backbone.telemetry.calls import Kind
 
 
 @pytest.fixture
@@ -141,6 +143,8 @@ async def test_a_long_load_is_seen_while_it_runs_and_in_the_figures(noon: Manual
         )
         assert call.path == "in stretches: api → coordinator → storage → router"
         assert not any(figures.windows["10s"].answers.values()), "no word on the hit rate"
+        normal = Kind(Priority.NORMAL, DataType.CANDLE, call.path)
+        assert promised_p99_ms(normal) is None, "a reader's pause is no slow call"
         house.exchange.before_answer = never
         going = asyncio.create_task(
             anext(house.api.iter_candle_chunks(SYMBOL, "1m", at(-3_000), at(-2_000)))

@@ -16,6 +16,7 @@ from upbit_backbone.config import (
     CONFIG_VARIABLE,
     SETTINGS,
     BackboneConfig,
+    _tell_once,
     default_data_dir,
     settle,
 )
@@ -427,6 +428,19 @@ def test_a_variable_that_is_no_setting_is_told_of_once(
     (told,) = caplog.messages
     assert told.startswith(f"{name} is not used: ")
     assert "did you mean memory_limit_mb?" in told
+
+
+@pytest.mark.parametrize("name", ["upbit_backbone_exchange", "Upbit_Backbone_Exchange"])
+def test_a_variable_in_small_letters_is_told_to_be_written_in_capitals(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    _tell_once.cache_clear()
+    environment = {name: "simulator", "upbit_backbone_config": "x", "upbit_backbone_exchnge": ""}
+    assert BackboneConfig.from_environment(environment).exchange == "upbit"
+    told = dict(sentence.split(" is not used: ") for sentence in caplog.messages)
+    assert told[name] == "write it in capitals: UPBIT_BACKBONE_EXCHANGE"
+    assert told["upbit_backbone_config"] == "write it in capitals: UPBIT_BACKBONE_CONFIG"
+    assert "did you mean exchange?" in told["upbit_backbone_exchnge"]
 
 
 def test_a_flag_that_is_no_setting_names_the_nearest() -> None:

@@ -8,12 +8,14 @@ from typing import Any
 from tests.storage.fake_exchange import FakeExchangeSource, series_of
 from upbit_backbone.clock import utc_datetime
 from upbit_backbone.errors import InvalidRequestError
-from upbit_backbone.models import Market, Span
+from upbit_backbone.models import Span
 from upbit_backbone.protocol import (
+    MARKETS_TTL_S,
     BackboneMetadata,
     BackboneRequest,
     BackboneResponse,
     DataType,
+    MarketList,
     Reach,
     Subscription,
 )
@@ -60,8 +62,8 @@ class FakeStore:
     def subscribe(self, request: BackboneRequest) -> Subscription:
         return self.exchange.subscribe(request)
 
-    async def markets(self) -> tuple[Market, ...]:
-        return await self.exchange.markets()
+    async def markets(self, *, max_age_s: float = MARKETS_TTL_S) -> MarketList:
+        return await self.exchange.markets(max_age_s=max_age_s)
 
     async def fetch(self, request: BackboneRequest) -> BackboneResponse:
         if request.data_type is not DataType.CANDLE:

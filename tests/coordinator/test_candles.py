@@ -660,7 +660,7 @@ async def test_everything_else_passes_through_and_the_path_says_so(noon: ManualC
     assert ticker == "a ticker"
     request = BackboneRequest(DataType.TRADE, ("KRW-BTC",))
     assert coordinator.subscribe(request) is exchange.subscriptions[0]
-    assert await coordinator.markets() == ()
+    assert (await coordinator.markets()).markets == ()
 
 
 async def test_its_state_follows_start_and_stop(noon: ManualClock) -> None:

@@ -9,8 +9,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tests.coordinator.fake_store import NoChance
+from tests.coordinator.fake_store import FakeStore, NoChance
 from tests.eventually import eventually
 from tests.manual_clock import AUTUMN_2025_MS, ManualClock
 from tests.storage.fake_exchange import SYMBOL, FakeExchangeSource, asked
@@ -18,7 +20,13 @@ from tests.storage.opening import opened
 from upbit_backbone.api.load_manager import LoadReading, SystemLoadManager
 from upbit_backbone.clock import MINUTE_MS, utc_datetime
 from upbit_backbone.coordinator.coordinator import Coordinator
-from upbit_backbone.coordinator.turns import LOW_SPACING_S, LowTurns, TurnKeeper
+from upbit_backbone.coordinator.turns import (
+    LOW_SPACING_S,
+    LowTurns,
+    TurnKeeper,
+    Waiter,
+    WaitingLine,
+)
 from upbit_backbone.models import Timeframe
 from upbit_backbone.protocol import BackboneRequest, DataType, Priority, Whole
 
@@ -261,3 +269,166 @@ def test_a_rate_never_makes_low_faster_than_turns_do() -> None:
     keeper.end()
     assert keeper.wait_s(0.2, 2.0) == pytest.approx(0.3)
     assert keeper.wait_s(0.2) == 0.0
+
+
+@pytest.mark.steered_time
+async def test_while_low_may_send_nothing_no_turn_is_given_to_whoever_waits_for_one() -> None:
+    rate: float | None = None
+    told: list[int] = []
+    flights = Flights(0.01)
+    flights.turns = LowTurns(LoopClock(), pages_per_s=lambda: rate)
+    loads = [asyncio.create_task(flights.fly(str(number), 5)) for number in range(20)]
+
+    async def told_load(number: int) -> None:
+        async with flights.turns.turn(f"told {number}", lambda: told.append(number)):
+            pass
+
+    await asyncio.sleep(0.1)
+    loads.append(asyncio.create_task(told_load(0)))
+    await asyncio.sleep(0)
+    rate = 0.0
+    before = len(flights.begun)
+    assert before
+    await asyncio.sleep(60)
+    assert len(flights.begun) == before
+    assert told == [0], "once"
+    loads.append(asyncio.create_task(told_load(1)))
+    await asyncio.sleep(1)
+    assert told == [0, 1]
+    rate = 1.0
+    await asyncio.sleep(3)
+    assert len(flights.begun) == pytest.approx(before + 3, abs=1)
+    rate = None
+    await asyncio.gather(*loads)
+    assert len(flights.begun) == 100
+
+
+class CountedCaller:
+    """A caller that counts how often anybody looks it up."""
+
+    looks = 0
+
+    def __hash__(self) -> int:
+        CountedCaller.looks += 1
+        return id(self)
+
+
+@pytest.mark.steered_time
+async def test_a_burst_of_callers_is_looked_through_a_few_times_each_not_by_each() -> None:
+    turns = LowTurns(LoopClock())
+    callers = [CountedCaller() for _ in range(1_000)]
+
+    async def page(caller: CountedCaller) -> None:
+        async with turns.turn(caller):
+            await asyncio.sleep(0)
+
+    async with turns.turn("before all"):
+        calls = [asyncio.create_task(page(caller)) for caller in callers]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for call in calls[::2]:
+            call.cancel()
+    await asyncio.wait(calls)
+    assert turns.pages == 501
+    assert CountedCaller.looks < 20 * len(callers)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["come", "serve", "leave"]), st.integers(0, 5))),
+    st.integers(0, 150),
+)
+def test_next_is_who_ranks_first_and_of_equals_who_came_first_whoever_leaves(
+    steps: list[tuple[str, int]], crowd: int
+) -> None:
+    keeper = TurnKeeper()
+    line = WaitingLine(keeper.rank)
+    waiting: list[Waiter] = []
+    for what, number in [("come", n % 4) for n in range(crowd)] + [("leave", 3)] * crowd + steps:
+        if what == "come":
+            waiting.append(Waiter(number))
+            keeper.join(number)
+            line.enter(waiting[-1])
+        elif waiting:
+            first = min(waiting, key=lambda waiter: keeper.rank(waiter.caller))
+            assert line.first() is first
+            if what == "serve":
+                keeper.begin(first.caller, 0.0)
+                keeper.end()
+            else:
+                first = waiting[number % len(waiting)]
+            waiting.remove(first)
+            line.leave(first)
+        assert len(line) == len(waiting)
+    expected = min(waiting, key=lambda waiter: keeper.rank(waiter.caller), default=None)
+    assert line.first() is expected
+    assert len(line._heaps[False]) <= 2 * len(waiting) + 100
+
+
+@pytest.mark.steered_time
+async def test_quotes_and_pages_of_loads_take_turns_however_many_loads_wait() -> None:
+    flights = Flights(0.01)
+    loads = [asyncio.create_task(flights.fly(f"load {number}", 1)) for number in range(500)]
+    await asyncio.sleep(1)
+    for _ in range(20):
+        before = len(flights.begun)
+        async with flights.turns.turn("tickers", is_quote=True):
+            assert len(flights.begun) <= before + 1
+    assert not all(load.done() for load in loads)
+    before = len(flights.begun)
+
+    async def quotes(count: int) -> None:
+        for _ in range(count):
+            async with flights.turns.turn("tickers", is_quote=True):
+                pass
+
+    await asyncio.gather(quotes(10), quotes(10))
+    assert len(flights.begun) - before >= 19, "nor do quotes keep a load waiting"
+    await asyncio.gather(*loads)
+
+
+@pytest.mark.parametrize("data_type", [DataType.CANDLE, DataType.TRADE, DataType.TICKER])
+async def test_who_waits_for_a_turn_when_low_is_paused_asks_for_nothing_until_it_may(
+    data_type: DataType,
+) -> None:
+    clock = ManualClock(NOON + 30_000)
+    source = FakeExchangeSource(clock, [NOON - n * M for n in range(500)])
+    why: str | None = None
+    coordinator = Coordinator(
+        FakeStore(source), clock=clock, rng=NoChance(), shedding=lambda _: why
+    )
+    low = Priority.LOW
+    request = asked(end_ms=NOON, count=10, priority=low)
+    if data_type is not DataType.CANDLE:
+        request = BackboneRequest(data_type, (SYMBOL,), count=5, priority=low)
+    async with coordinator._turns.turn("another"):
+        load = coordinator.chunks(asked(start_ms=NOON - 300 * M, end_ms=NOON, priority=low))
+        call = asyncio.create_task(coordinator.fetch(request))
+        reading = asyncio.create_task(anext(load))
+        paused = coordinator.chunks(asked(end_ms=NOON, start_ms=NOON - 300 * M, priority=low))
+        left_alone = asyncio.create_task(anext(paused))
+        await eventually(lambda: len(coordinator._turns._waiting) == 5)
+        paused.pause()
+        why = "a demonstration"
+        clock.advance(1.0)
+    await eventually(lambda: load.progress.state == "waiting for load")
+    assert load.progress.reason == why
+    assert paused.progress.state == "paused"
+    paused.cancel()
+    await asyncio.wait([left_alone])
+    left_alone.exception()
+    clock.advance(1.0)
+    await asyncio.sleep(0.3)  # it is looked again each quarter of a second
+    assert not source.requests
+    why = None
+
+    def answered() -> bool:
+        clock.advance(1.0)
+        return call.done() and reading.done()
+
+    await eventually(answered)
+    if data_type is DataType.CANDLE:
+        assert call.result().success
+    else:
+        call.exception()  # this exchange has candles only
+    load.cancel()
+    assert source.requests

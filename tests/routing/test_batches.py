@@ -11,6 +11,7 @@ from tests.eventually import eventually
 from tests.routing.conftest import OpenRouter
 from tests.routing.fake_exchange import FakeExchange
 from tests.routing.test_router import BOOK, TICKER, ask
+from tests.steered_loop import SteeredLoop
 from upbit_backbone.coordinator.coordinator import Coordinator
 from upbit_backbone.errors import (
     ClosedError,
@@ -109,6 +110,24 @@ async def test_calls_that_are_let_in_a_few_at_a_time_are_one_request_too(
             await asyncio.sleep(0)
         await asyncio.gather(*calls)
         assert [len(codes) for codes in exchange.asked_for] == [90]
+
+
+@pytest.mark.parametrize("priority", [Priority.NORMAL, Priority.LOW])
+@pytest.mark.parametrize(("turn_ms", "turns"), [(0, 64), (0.1, 64), (5, 4), (100, 1)])
+async def test_what_comes_a_few_at_a_time_gathers_for_so_many_turns_and_so_long_at_most(
+    open_router: OpenRouter, exchange: FakeExchange, priority: Priority, turn_ms: float, turns: int
+) -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, SteeredLoop)
+    exchange.listed = [f"KRW-A{number}" for number in range(90)]
+    async with open_router() as router:
+        calls = []
+        for code in exchange.listed:
+            calls.append(start(router, code, priority=priority))
+            await asyncio.sleep(0)
+            loop.leap(turn_ms / 1_000)
+        await asyncio.gather(*calls)
+        assert turns <= len(exchange.asked_for[0]) <= turns + 2, "what begins it and ends it, too"
 
 
 @pytest.mark.parametrize("priority", Priority)

@@ -13,7 +13,9 @@ from tests.routing.conftest import OpenRouter, running, stream
 from tests.routing.fake_exchange import FakeExchange, make_book, make_ticker
 from upbit_backbone.errors import (
     ClosedError,
+    DataUnavailableError,
     InvalidRequestError,
+    ProtocolError,
     RateLimitedError,
     TransportError,
     UnknownSymbolError,
@@ -21,6 +23,7 @@ from upbit_backbone.errors import (
 from upbit_backbone.models import Ticker, Timeframe
 from upbit_backbone.protocol import BackboneRequest, DataType, Priority
 from upbit_backbone.routing.router import Router
+from upbit_backbone.routing.stream_hub import CHECK_LISTING_S
 
 pytestmark = pytest.mark.steered_time
 BTC = "KRW-BTC"
@@ -298,7 +301,32 @@ async def test_the_market_list_is_asked_again_after_its_time(
         real = exchange.clock.monotonic
         monkeypatch.setattr(exchange.clock, "monotonic", lambda: real() + 601)
         exchange.listed.append("KRW-NEW")
-        assert [market.symbol for market in await router.markets()][-1] == "KRW-NEW"
+        assert [market.symbol for market in (await router.markets()).markets][-1] == "KRW-NEW"
+
+
+async def test_an_empty_list_of_markets_is_none_and_ends_no_stream(
+    open_router: OpenRouter, exchange: FakeExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_router() as router:
+        listed, exchange.listed = exchange.listed, []
+        with pytest.raises(ProtocolError, match="came empty"):
+            await router.markets()
+        exchange.listed = listed
+        known = await router.markets()
+        assert [market.symbol for market in known.markets] == listed, "it is asked at once"
+        assert exchange.rest_calls == {"market": 2}
+        reader = stream(router, TICKER)
+        exchange.listed = []
+        real = exchange.clock.monotonic
+        monkeypatch.setattr(exchange.clock, "monotonic", lambda: real() + CHECK_LISTING_S)
+        await router._hub._check_listing()
+        assert exchange.rest_calls["market"] == 3
+        assert reader.state != "closed"
+        assert await router.markets() == known, "the former list is kept"
+        exchange.listed = ["KRW-OTHER"]
+        await router._hub._check_listing()
+        with pytest.raises(DataUnavailableError, match="not listed on the exchange any more"):
+            await anext(reader)
 
 
 async def test_status_tells_whether_the_exchange_is_reached(

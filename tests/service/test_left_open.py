@@ -6,9 +6,13 @@ import asyncio
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from tests.loops import LoopFactory, application
+from upbit_backbone import BackboneConfig, BackboneManager, MarketDataAPI
+from upbit_backbone.errors import InvalidRequestError
 from upbit_backbone.tasks import LoopEnd
 
 OPENS = """
@@ -55,8 +59,17 @@ async def test_a_program_that_forgets_to_close_ends(how: str, tmp_path: Path) ->
         assert not list(tmp_path.rglob("*-wal"))
 
 
-def test_what_ends_with_its_loop_is_ended_once() -> None:
+def qt_loop() -> asyncio.AbstractEventLoop:
+    import qasync
+
+    return cast(asyncio.AbstractEventLoop, qasync.QEventLoop(application()))
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, qt_loop])
+def test_what_ends_with_its_loop_is_ended_once(new_loop: LoopFactory) -> None:
     ended: list[str] = []
+    kept: list[LoopEnd] = []
+    hooks = sys.get_asyncgen_hooks()
 
     async def leave_open(stops: bool) -> None:
         async def end() -> None:
@@ -64,11 +77,52 @@ def test_what_ends_with_its_loop_is_ended_once() -> None:
             await loop_end.stop()  # as who ends everything does
 
         loop_end = LoopEnd(end)
+        kept.append(loop_end)
         await loop_end.start()
         if stops:
             await loop_end.stop()
 
-    asyncio.run(leave_open(stops=False))
-    assert ended == ["ended"]
-    asyncio.run(leave_open(stops=True))
-    assert ended == ["ended"]
+    for stops in (False, True):
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(leave_open(stops))
+        assert ended == ["ended"]
+    assert sys.get_asyncgen_hooks() == hooks
+
+
+async def opened_offline(folder: Path) -> MarketDataAPI:
+    address = "//127.0.0.1:9/v1"  # a port that nobody listens at
+    return await MarketDataAPI.create(
+        BackboneConfig(rest_url=f"http:{address}", ws_url=f"ws:{address}", data_dir=folder)
+    )
+
+
+def test_who_ends_it_in_another_loop_is_refused_before_anything_is_touched(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with asyncio.Runner() as first, asyncio.Runner() as second:
+        api = first.run(opened_offline(tmp_path))
+        manager = cast(BackboneManager, cast(Any, api._on_close).__self__)
+        before = manager.get_system_health().layers["layer_2"], list(manager._stops)
+        for wrong in (api.close, manager.shutdown, manager.initialize):
+            with pytest.raises(InvalidRequestError, match="runs in another event loop"):
+                second.run(wrong())
+        assert before == (manager.get_system_health().layers["layer_2"], manager._stops)
+        first.run(api.close())
+        assert not manager._stops
+        second.run(api.close())
+    assert not [one for one in caplog.messages if "did not stop" in one]
+
+
+async def test_whose_loop_is_closed_is_told_so_at_once() -> None:
+    manager = BackboneManager(BackboneConfig(exchange="simulator"))
+
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    manager._stops.append(("what its loop has left", never))
+    manager._loop = asyncio.new_event_loop()
+    manager._loop.close()
+    for call in (manager.shutdown, manager.initialize):
+        async with asyncio.timeout(1):
+            with pytest.raises(InvalidRequestError, match=r"is closed already.* open a new one"):
+                await call()

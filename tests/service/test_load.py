@@ -123,6 +123,36 @@ async def test_a_throttle_holds_long_loads_and_says_why(
         await eventually(lambda: backfill.done > done)
 
 
+async def test_a_throttle_holds_short_calls_too_that_wait_for_their_turn_already(
+    simulator: Simulator, config_of: ConfigOf
+) -> None:
+    manager = BackboneManager(config_of(simulator))
+    await manager.initialize()
+    try:
+        calls = [
+            asyncio.create_task(
+                manager.api.get_candle_data(
+                    SYMBOL,
+                    "1m",
+                    end_time=END - timedelta(days=day),
+                    count=10,
+                    priority=Priority.LOW,
+                )
+            )
+            for day in range(2, 12)
+        ]
+        turns = manager._running._turns
+        await eventually(lambda: len(turns._waiting) >= 7)
+        with manager.event_bus.emergency_throttle("the trader said so"):
+            await asyncio.sleep(0.2)  # two pages may have been under way
+            before = turns.pages
+            await asyncio.sleep(0.6)
+            assert turns.pages == before < len(calls)
+        assert all(len(candles) == 10 for candles in await asyncio.gather(*calls))
+    finally:
+        await manager.shutdown()
+
+
 async def test_what_is_measured_of_low_is_not_counted_as_load(
     simulator: Simulator, config_of: ConfigOf
 ) -> None:

@@ -17,13 +17,15 @@ from upbit_backbone.errors import (
     StorageUnavailableError,
     TransportError,
 )
-from upbit_backbone.models import Market, Timeframe
+from upbit_backbone.models import Timeframe
 from upbit_backbone.protocol import (
+    MARKETS_TTL_S,
     BackboneMetadata,
     BackboneRequest,
     BackboneResponse,
     DataType,
     LayerStatus,
+    MarketList,
     Subscription,
 )
 from upbit_backbone.supervision import LOOK_EVERY_S, SupervisedLayer
@@ -93,9 +95,9 @@ class Layer:
     def subscribe(self, request: BackboneRequest) -> Subscription:
         raise DataUnavailableError(f"a stream of {self.number}")
 
-    async def markets(self) -> tuple[Market, ...]:
+    async def markets(self, *, max_age_s: float = MARKETS_TTL_S) -> MarketList:
         await self.fetch(REQUEST)
-        return ()
+        return MarketList(())
 
 
 class House:
@@ -166,7 +168,7 @@ async def test_a_working_layer_is_passed_through() -> None:
         assert house.kept.peek_age_s(DataType.TICKER, "KRW-BTC", None, None, 0.0) == 1.0
         with pytest.raises(DataUnavailableError, match="a stream of 1"):
             house.kept.subscribe(REQUEST)
-        assert await house.kept.markets() == ()
+        assert (await house.kept.markets()).markets == ()
         assert house.kept.status().health == "healthy"
         house.layer.error = DataUnavailableError("an answer like another")
         with pytest.raises(DataUnavailableError):

@@ -11,11 +11,13 @@ from upbit_backbone.errors import InvalidRequestError
 from upbit_backbone.models import CLOSE_GRACE_MS, CandleSeries, Market, Timeframe
 from upbit_backbone.origin import Origin
 from upbit_backbone.protocol import (
+    MARKETS_TTL_S,
     MAX_PAGE_CANDLES,
     BackboneMetadata,
     BackboneRequest,
     BackboneResponse,
     DataType,
+    MarketList,
     Priority,
     Reach,
     Subscription,
@@ -173,10 +175,10 @@ class FakeExchangeSource:
         self.subscriptions.append(FakeSubscription(request, self.clock))
         return self.subscriptions[-1]
 
-    async def markets(self) -> tuple[Market, ...]:
+    async def markets(self, *, max_age_s: float = MARKETS_TTL_S) -> MarketList:
         if self.before_answer is not None:
             await self.before_answer(BackboneRequest(DataType.TICKER, ()))
-        return self.listed
+        return MarketList(self.listed, self.clock.monotonic())
 
     async def _answer(self, request: BackboneRequest) -> BackboneResponse:
         if self.before_answer is not None:

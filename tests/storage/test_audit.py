@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.eventually import eventually
 from tests.manual_clock import AUTUMN_2025_MS, ManualClock
-from tests.storage.fake_exchange import SYMBOL, FakeExchangeSource, asked, row_of
+from tests.storage.fake_exchange import SYMBOL, FakeExchangeSource, asked, market, row_of
 from tests.storage.opening import opened, rows_in
 from upbit_backbone.clock import DAY_MS, HOUR_MS, MINUTE_MS, SECOND_MS
 from upbit_backbone.errors import TransportError, UnknownSymbolError
@@ -314,6 +314,7 @@ async def test_a_market_that_is_gone_is_drawn_once_and_never_again(
 
     async with opened(tmp_path, exchange, clock, rng=Random(1)) as storage:
         await fill(storage)
+        exchange.listed = (market("KRW-XRP"),)
         exchange.before_answer = gone
         clock.advance(IDLE_S)
         await eventually(lambda: storage._audit and storage._audit._state)

@@ -10,7 +10,7 @@ from tests.manual_clock import AUTUMN_2025_MS, ManualClock
 from tests.storage.fake_exchange import SYMBOL, FakeExchangeSource, asked, market
 from tests.storage.opening import opened, spans_in
 from upbit_backbone.clock import DAY_MS, MINUTE_MS, SECOND_MS, utc_datetime
-from upbit_backbone.errors import UnknownSymbolError
+from upbit_backbone.errors import TransportError, UnknownSymbolError
 from upbit_backbone.models import Timeframe
 from upbit_backbone.protocol import BackboneRequest, DataType, Reach
 from upbit_backbone.storage.coverage import BEGINNING_MS, CONTRADICTED, FOREVER_MS
@@ -134,6 +134,7 @@ async def test_a_delisted_market_is_known_from_then_on_and_its_history_is_served
     source = FakeExchangeSource(noon, [NOON - n * M for n in range(60)])
     async with opened(tmp_path, source, noon) as storage:
         await storage.fetch(asked(end_ms=NOON - 5 * M, count=20))
+        source.listed = (market("KRW-XRP"),)
         source.before_answer = gone
         for _ in range(2):
             with pytest.raises(UnknownSymbolError):
@@ -177,6 +178,27 @@ async def test_one_wrong_404_does_not_end_a_market_that_is_listed(
         source.before_answer = None
         noon.advance(3_600)
         assert len((await storage.fetch(asked(end_ms=NOON + M, count=20))).data) == 20
+    assert "after_delisting" not in [span[2] for span in spans_in(tmp_path)]
+
+
+async def test_a_404_beside_a_stored_list_of_markets_or_an_empty_one_ends_none(
+    tmp_path: Path, noon: ManualClock
+) -> None:
+    source = FakeExchangeSource(noon, [NOON - n * M for n in range(60)])
+    source.listed = (market("KRW-XRP"),)
+
+    async def cut_off(request: BackboneRequest) -> None:
+        await gone(request)
+        raise TransportError("cut off")
+
+    async with opened(tmp_path, source, noon) as storage:
+        await storage.fetch(asked(end_ms=NOON, count=20))
+        await storage.markets()
+        for broken, listed in ((cut_off, source.listed), (gone, ())):
+            source.before_answer, source.listed = broken, listed
+            assert (await storage.markets()).is_stored
+            with pytest.raises(UnknownSymbolError):
+                await storage.fetch(asked(end_ms=NOON + M, count=20))
     assert "after_delisting" not in [span[2] for span in spans_in(tmp_path)]
 
 

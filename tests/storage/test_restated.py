@@ -291,7 +291,7 @@ async def test_rows_whose_proof_was_taken_back_do_not_come_under_a_new_one(
 
 async def ended(storage: Storage, source: FakeExchangeSource) -> None:
     """The exchange does not list the market for a moment."""
-    listed, source.listed = source.listed, ()
+    listed, source.listed = source.listed, (market("KRW-XRP"),)
 
     async def gone(request: BackboneRequest) -> None:
         if request.data_type is DataType.CANDLE:

@@ -595,10 +595,12 @@ async def test_the_markets_listed_last_are_known_offline(tmp_path: Path, noon: M
         raise TransportError("cut off")
 
     async with opened(tmp_path, source, noon) as storage:
-        assert await storage.markets() == source.listed
+        assert (await storage.markets()).markets == source.listed
     source.before_answer = fail
     async with opened(tmp_path, source, noon) as storage:
-        assert await storage.markets() == source.listed
+        listing = await storage.markets(max_age_s=60.0)
+        assert (listing.markets, listing.asked_s) == (source.listed, float("-inf"))
+        assert str(listing.error) == "cut off", "it proves of no market that it is not listed"
     async with opened(tmp_path / "new", source, noon) as storage:
         with pytest.raises(TransportError):
             await storage.markets()

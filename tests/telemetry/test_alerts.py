@@ -184,6 +184,38 @@ def test_of_a_handful_of_calls_more_than_one_has_to_be_slow() -> None:
     assert house.names == ["slow CRITICAL"]
 
 
+def test_the_sentence_gives_the_figure_that_was_judged() -> None:
+    house = House()
+    few = kind_of(Priority.CRITICAL, COLD, p99_ms=900, p95_ms=60, count=LEAST_CALLS - 1)
+    house.calls_for(11, few)
+    assert house.told == ["p95 of CRITICAL candle calls is 60 ms, promised are 50 ms"]
+    many = kind_of(Priority.CRITICAL, COLD, p99_ms=900, p95_ms=60, count=LEAST_CALLS)
+    house.calls_for(1, many)
+    [alert] = house.alerts.active
+    assert alert.sentence == "p99 of CRITICAL candle calls is 900 ms, promised are 50 ms"
+
+
+@pytest.mark.parametrize(
+    ("priority", "path", "p99_ms", "told"),
+    [
+        (Priority.CRITICAL, PEEK, 1.1, "is 1.1 ms, promised are 1 ms"),
+        (Priority.CRITICAL, PEEK, 1.0047, "is 1.005 ms, promised are 1 ms"),
+        (Priority.CRITICAL, PEEK, 7.0, "is 7 ms, promised are 1 ms"),
+        (Priority.CRITICAL, PEEK, 9.96, "is 10 ms, promised are 1 ms"),
+        (Priority.CRITICAL, COLD, 50.3, "is 50.3 ms, promised are 50 ms"),
+        (Priority.CRITICAL, COLD, 50.6, "is 51 ms, promised are 50 ms"),
+        (Priority.NORMAL, COLD, 1_500.4, "is 1500 ms, promised are 500 ms"),
+    ],
+)
+def test_what_is_slower_than_promised_does_not_read_as_if_it_was_not(
+    priority: Priority, path: str, p99_ms: float, told: str
+) -> None:
+    house = House()
+    house.calls_for(11, kind_of(priority, path, p99_ms=p99_ms))
+    [sentence] = house.told
+    assert sentence.endswith(told)
+
+
 def test_a_trickle_of_slow_calls_ends_an_alert() -> None:
     house = House()
     house.p99_for(11, 301)
@@ -249,6 +281,11 @@ def test_deadlines_are_slow_calls_and_failed_ones() -> None:
         (Priority.NORMAL, "bus: api → coordinator → storage → router", True),
         (Priority.NORMAL, f"bus: api → coordinator → storage → router{LARGE}", False),
         (Priority.NORMAL, f"bus: api → coordinator → storage → router{VERY_LARGE}", False),
+        *(
+            (priority, f"in stretches: api → coordinator → storage{way}", False)
+            for priority in (Priority.HIGH, Priority.NORMAL)
+            for way in ("", " → router")
+        ),
     ],
 )
 def test_what_a_promise_holds_for(priority: Priority, path: str, promised: bool) -> None:

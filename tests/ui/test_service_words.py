@@ -113,6 +113,7 @@ def test_every_alert_is_korean_when_it_begins_and_when_it_ends(korean: Translati
         calls(Priority.CRITICAL, DataType.TICKER, "peek", 200, 7.0),
         calls(Priority.HIGH, DataType.ORDERBOOK, "direct: api → storage", 200, 700.0),
         calls(Priority.NORMAL, DataType.CANDLE, f"bus: api → router{LARGE}", 200, 2_700.0),
+        calls(Priority.NORMAL, DataType.TICKER, "bus: api → router", 99, 1_600.0),
     ]
     failing = calls(Priority.NORMAL, DataType.TRADE, "bus: api → router", 200, 1.0)
     slow.append(msgspec.structs.replace(failing, error_rate=0.5, requests=400))
@@ -125,6 +126,7 @@ def test_every_alert_is_korean_when_it_begins_and_when_it_ends(korean: Translati
         "메모리에서 응답한 CRITICAL 현재가 호출의 p99가 7 ms입니다 (목표 1 ms)",
         "HIGH 호가 호출의 p99가 700 ms입니다 (목표 100 ms)",
         "캔들 401~1,000개 NORMAL 요청의 p99가 2700 ms입니다 (목표 1000 ms)",
+        "NORMAL 현재가 호출의 p95가 800 ms입니다 (목표 500 ms)",
         "메모리와 저장소에서 응답한 비율이 50%뿐입니다 (기준 85%)",
     ]
     said = [service_words(one) for one in service.sentences()]
@@ -229,6 +231,10 @@ def test_a_layers_health_is_korean_with_its_reason(korean: Translations) -> None
         (
             "p99 of NORMAL loads of 401 to 1,000 candles is 1200 ms, promised are 1000 ms",
             "캔들 401~1,000개 NORMAL 요청의 p99가 1200 ms입니다 (목표 1000 ms)",
+        ),
+        (
+            "p95 of CRITICAL ticker calls from memory is 1.1 ms, promised are 1 ms",
+            "메모리에서 응답한 CRITICAL 현재가 호출의 p95가 1.1 ms입니다 (목표 1 ms)",
         ),
         (
             (

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from PySide6.QtCore import QRect, Qt
 from pytestqt.modeltest import ModelTester
 from pytestqt.qtbot import QtBot
@@ -13,7 +14,7 @@ from tests.ui.samples import gap, trade
 from ui.language import Translations
 from ui.orderbook.trade_tape import COLUMNS, KEPT, PRICE, TIME, VOLUME, TapeModel, TradeTape
 from ui.theme import Theme
-from upbit_backbone.models import Trade
+from upbit_backbone.models import Gap, Trade
 
 
 def test_the_newest_trade_is_on_top_and_the_oldest_go(
@@ -79,6 +80,34 @@ def test_trades_that_are_read_back_stand_where_they_were_made(
     qtbot.waitUntil(lambda: not tape._waiting, timeout=1_000)
     assert tape.rowCount() == KEPT
     assert times(tape)[-1] == "21:00:20", "too old to be seen"
+    qtmodeltester.check(tape)
+
+
+def test_the_end_of_a_break_takes_the_place_of_its_own_beginning_and_of_no_other(
+    theme: Theme, qtbot: QtBot, qtmodeltester: ModelTester
+) -> None:
+    tape = TapeModel(theme)
+
+    def told(*entries: Trade | Gap) -> list[str]:
+        tape.add(entries)
+        qtbot.waitUntil(lambda: not tape._waiting, timeout=1_000)
+        return times(tape)
+
+    told(trade(1), trade(2, after_s=10), gap("open", 10, 20), trade(3, after_s=30))
+    # While the first break is open another one is told, which cannot be filled at all.
+    rows = told(gap("open", 50, 60), gap("unfillable", 50, 60), trade(6, after_s=70))
+    first, second = "… cut off since 21:00:10", "… cut off 21:00:50–21:01:00"
+    assert rows == ["21:01:10", second, "21:00:30", first, "21:00:10", "21:00:00"]
+    # Rows are sorted, so what comes late finds its place.
+    rows = told(trade(4, after_s=45), gap("open", 65, 66))
+    third = "… cut off since 21:01:05"
+    assert rows[:4] == ["21:01:10", third, second, "21:00:45"]
+    of_another_market = msgspec.structs.replace(gap("closed", 65, 66), symbol="KRW-XRP")
+    assert third in told(gap("open", 65, 69), of_another_market, gap("closed", 10, 22))
+    assert times(tape).count(third) == 1, "what is told twice stands there once"
+    assert first not in times(tape)
+    rows = told(gap("open", 67, 67), gap("unfillable", 65, 67), gap("closed", 67, 68))
+    assert rows[:3] == ["21:01:10", "… cut off 21:01:05–21:01:07", second]
     qtmodeltester.check(tape)
 
 

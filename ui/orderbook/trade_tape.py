@@ -129,13 +129,14 @@ class TapeModel(QAbstractTableModel):
     def _settle_gaps(self, new: list[Trade | Gap]) -> list[Trade | Gap]:
         """Let the end of a break take the place of its beginning; gives what is left to insert.
 
-        Of one whose trades were all read back nothing stays.
+        Of one whose trades were all read back nothing stays. By its start a break is known from
+        others that are open meanwhile.
         """
         left: list[Trade | Gap] = []
         for entry in new:
-            if isinstance(entry, Gap) and entry.state != "open":
-                row = self._row_of_open_gap()
-                left = [one for one in left if not (isinstance(one, Gap) and one.state == "open")]
+            if isinstance(entry, Gap):
+                left = [one for one in left if not _is_beginning(one, entry)]
+                row = self._row_of_beginning(entry)
                 if entry.state == "closed":
                     if row is not None:
                         self._remove(row, row)
@@ -147,15 +148,9 @@ class TapeModel(QAbstractTableModel):
             left.append(entry)
         return left
 
-    def _row_of_open_gap(self) -> int | None:
-        return next(
-            (
-                row
-                for row, entry in enumerate(self._trades)
-                if isinstance(entry, Gap) and entry.state == "open"
-            ),
-            None,
-        )
+    def _row_of_beginning(self, gap: Gap) -> int | None:
+        rows = enumerate(self._trades)
+        return next((row for row, entry in rows if _is_beginning(entry, gap)), None)
 
     def _flush(self) -> None:
         new = sorted(self._settle_gaps(self._waiting), key=_newest_first)[:KEPT]
@@ -227,6 +222,15 @@ class TradeTape(QWidget):
 def _side(column: int) -> Qt.AlignmentFlag:
     side = Qt.AlignmentFlag.AlignLeft if column == TIME else Qt.AlignmentFlag.AlignRight
     return side | Qt.AlignmentFlag.AlignVCenter
+
+
+def _is_beginning(entry: Trade | Gap, gap: Gap) -> bool:
+    """Whether it is what was told of this break when it began."""
+    return (
+        isinstance(entry, Gap)
+        and entry.state == "open"
+        and (entry.symbol, entry.start) == (gap.symbol, gap.start)
+    )
 
 
 def _newest_first(entry: Trade | Gap) -> tuple[int, float]:

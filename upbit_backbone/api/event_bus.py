@@ -17,7 +17,7 @@ from weakref import WeakSet
 import msgspec
 
 from upbit_backbone.api.home_loop import other_loop
-from upbit_backbone.api.lanes import LANES, Lanes, Ticket
+from upbit_backbone.api.lanes import LANES, LOADS, Lanes, Ticket
 from upbit_backbone.api.validation import check_line, check_request
 from upbit_backbone.clock import Clock
 from upbit_backbone.errors import (
@@ -39,8 +39,8 @@ from upbit_backbone.tasks import KeptTask, TaskOwner
 from upbit_backbone.telemetry.events import EventLog
 
 MOST_WAITING: Final = 1_000
-"""Calls of one priority in a queue, and published requests without an answer; further ones wait
-for room."""
+"""Loads of one priority in a queue, its quotes, and published requests without an answer; further
+ones wait for room."""
 A_TURN: Final = 16
 """So many calls begin in one turn of the event loop: what they do first is done in the next one,
 and a thousand at once would hold everybody up."""
@@ -183,7 +183,11 @@ class EventBusIntegration:
         self._slots = slots
         self._on_shed = on_shed
         self._lanes = Lanes(slots)
-        self._room = {priority: asyncio.Semaphore(MOST_WAITING) for priority in LANES}
+        self._room = {
+            (priority, is_load): asyncio.Semaphore(MOST_WAITING)
+            for priority in LANES
+            for is_load in (True, False)
+        }
         self._open_since_s: dict[Priority, float | None] = dict.fromkeys(LANES, 0.0)
         """Since when a priority may begin; None: it may not."""
         self._news = asyncio.Event()
@@ -297,12 +301,7 @@ class EventBusIntegration:
         """
         check_request(request)
         name = str(request.request_id)
-        if name in self._answers:
-            raise InvalidRequestError(
-                f"the request {name} was published already: make another one for each question"
-            )
-        if not self._running or self._work is None:
-            raise _not_running()
+        self._work_of_new(name)
         self._check_loop()
         limit_s = request.priority.deadline_s
         if request.deadline is None and limit_s is not None:
@@ -310,8 +309,13 @@ class EventBusIntegration:
             request = msgspec.structs.replace(request, deadline=deadline_s)
         room = self._publish_room[request.priority]
         await room.acquire()
+        try:
+            work = self._work_of_new(name)  # published, or closed, while it waited for room
+        except BackboneError:
+            room.release()
+            raise
         task = asyncio.get_running_loop().create_task(
-            self._answered(request, self._work, room), name=f"request {name}"
+            self._answered(request, work, room), name=f"request {name}"
         )
         self._published.own(task)
         self._answers[name] = task
@@ -348,6 +352,16 @@ class EventBusIntegration:
         if isinstance(outcome, BackboneError):
             raise outcome
         return outcome
+
+    def _work_of_new(self, name: str) -> Work:
+        """What answers a request of this id, which may not have been published yet."""
+        if name in self._answers:
+            raise InvalidRequestError(
+                f"the request {name} was published already: make another one for each question"
+            )
+        if not self._running or self._work is None:
+            raise _not_running()
+        return self._work
 
     def _check_loop(self) -> None:
         if asyncio.get_running_loop() is not self._loop:
@@ -405,8 +419,9 @@ class EventBusIntegration:
         while True:
             self._news.clear()
             held = self._look_at_load()
+            now = self._clock.monotonic()
             for _ in range(A_TURN):
-                ticket = self._lanes.next(self._may_begin)
+                ticket = self._lanes.next(self._may_begin, now)
                 if ticket is None:
                     break
                 if not ticket.turn.done():
@@ -414,8 +429,11 @@ class EventBusIntegration:
             else:
                 await asyncio.sleep(0)
                 continue
+            wait_s = LOOK_EVERY_S if held else None
+            if self._may_begin(Priority.LOW):
+                wait_s = self._lanes.load_wait_s(now) or wait_s
             try:
-                async with asyncio.timeout(LOOK_EVERY_S if held else None):
+                async with asyncio.timeout(wait_s):
                     await self._news.wait()
             except TimeoutError:
                 continue
@@ -454,14 +472,16 @@ class EventBusIntegration:
 
     async def _turn_of(self, request: BackboneRequest) -> Callable[[], None] | None:
         """Wait for a turn; returns what gives it back. None: the bus is away."""
-        priority = request.priority
+        priority, is_load = request.priority, request.data_type in LOADS
         now = self._clock.monotonic()
         left_s = None if request.deadline is None else max(0.0, request.deadline - now)
         try:
             async with asyncio.timeout(left_s):
                 if not self._is_away():
-                    async with self._room[priority]:
-                        leave = None if self._is_away() else await self._queued(priority, now)
+                    async with self._room[priority, is_load]:
+                        leave = None
+                        if not self._is_away():
+                            leave = await self._queued(priority, now, is_load=is_load)
                     if leave is not None:
                         return leave
                 await self._calm(priority)
@@ -482,8 +502,11 @@ class EventBusIntegration:
     def _is_away(self) -> bool:
         return bool(self.failure)
 
-    async def _queued(self, priority: Priority, now: float) -> Callable[[], None] | None:
-        ticket = Ticket(priority, asyncio.get_running_loop().create_future(), now)
+    async def _queued(
+        self, priority: Priority, now: float, *, is_load: bool
+    ) -> Callable[[], None] | None:
+        turn = asyncio.get_running_loop().create_future()
+        ticket = Ticket(priority, turn, now, is_load=is_load)
         # When the bus fails its successor has lanes of its own.
         lanes = self._lanes
 

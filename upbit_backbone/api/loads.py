@@ -10,9 +10,10 @@ from weakref import WeakSet
 from upbit_backbone.clock import Clock
 from upbit_backbone.models import CandleSeries
 from upbit_backbone.protocol import DataType, Priority, Progress
+from upbit_backbone.telemetry.alerts import IN_STRETCHES
 from upbit_backbone.telemetry.calls import CallRecorder
 
-_PATH: Final = "in stretches: api → coordinator → storage"
+_PATH: Final = f"{IN_STRETCHES}: api → coordinator → storage"
 _WAITING: Final = ("waiting for load", "paused")
 _OVER: Final = ("done", "ended")
 
@@ -29,7 +30,8 @@ class Load(Protocol):
 class Loads:
     """Counts what loads give: each stretch is a call that was answered.
 
-    Its latency is how long the reader waited for it. Of where stretches were found nothing is
+    Its latency is how long the reader waited for it, pauses included: nothing is promised of that,
+    so that no alert comes of it. Of where stretches were found nothing is
     counted: a load of months that nobody has asked before says nothing of how well others are
     served from memory.
     """

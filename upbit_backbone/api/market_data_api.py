@@ -62,6 +62,7 @@ from upbit_backbone.models import (
     Trade,
 )
 from upbit_backbone.protocol import (
+    MARKETS_TTL_S,
     MAX_DEPTH,
     BackboneMetadata,
     BackboneRequest,
@@ -154,7 +155,9 @@ class MarketDataAPI:
         """That loop, as a hit asks it."""
         self._listed: dict[str, Market] = {}
         self._listed_s = float("-inf")
-        """When that was told, by the monotonic clock."""
+        """When the exchange was asked for that, by the monotonic clock; a stored list: never."""
+        self._list_failure: BackboneError | None = None
+        """Why the exchange's own list could not be had when it was asked for last."""
         self._list_again_s = float("-inf")
         self._tasks = TaskOwner()
         self._is_stored = is_stored
@@ -221,6 +224,9 @@ class MarketDataAPI:
         """End the service that `create` opened. May be called twice.
 
         What was cut short, because the call was cancelled, ends with the next one.
+
+        Raises:
+            InvalidRequestError: it runs in another event loop; nothing was touched.
         """
         if self._on_close is not None:
             await self._on_close()
@@ -764,10 +770,7 @@ class MarketDataAPI:
             TransportError: not reached, and none is stored.
         """
         self._check_running()
-        markets = await self._coordinator.markets()
-        self._listed = {market.symbol: market for market in markets}
-        self._listed_s = self._now()
-        return markets
+        return await self._take_list(MARKETS_TTL_S)
 
     def get_system_status(self) -> SystemStatus:
         """Where the data comes from and how every layer is doing, now."""
@@ -966,13 +969,27 @@ class MarketDataAPI:
         """
         if symbol in self._listed:
             return True
-        is_old = asked_s - self._listed_s > LIST_IS_NEW_S
-        if not (is_old and may_be_listed(symbol)):
+        if not (self._is_old(asked_s) and may_be_listed(symbol)):
             check_symbol(symbol, self._listed)
         self._renew_list()
         if self._listed:
-            raise TransportError(f"the exchange is asked whether it lists {symbol} by now")
+            why = "" if self._list_failure is None else f": {self._list_failure}"
+            raise TransportError(f"the exchange is asked whether it lists {symbol} by now{why}")
         return False
+
+    def _is_old(self, asked_s: float) -> bool:
+        """Whether the list may lack what was listed by then, by the monotonic clock."""
+        return asked_s - self._listed_s > LIST_IS_NEW_S
+
+    async def _take_list(self, max_age_s: float) -> tuple[Market, ...]:
+        try:
+            listing = await self._coordinator.markets(max_age_s=max_age_s)
+        except BackboneError as error:
+            self._list_failure = error
+            raise
+        self._listed = {market.symbol: market for market in listing.markets}
+        self._listed_s, self._list_failure = listing.asked_s, listing.error
+        return listing.markets
 
     def _renew_list(self) -> None:
         if self._now() >= self._list_again_s:
@@ -981,7 +998,7 @@ class MarketDataAPI:
 
     async def _ask_for_list(self) -> None:
         try:
-            await self.get_markets()
+            await self._take_list(LIST_IS_NEW_S)
         except BackboneError as error:
             logger.info("what the exchange lists is not known: %s", error)
         finally:
@@ -1001,17 +1018,23 @@ class MarketDataAPI:
         priority: Priority,
         timeout: float | None = None,
     ) -> None:
+        """Refuse what is known not to be listed; what an old list lacks is asked for.
+
+        Raises:
+            UnknownSymbolError: it is not listed.
+            TransportError: the exchange was not reached, and its last list does not have it.
+            DeadlineError: that was not known in time.
+        """
         self._check_running()
         if not isinstance(symbol, str):
             check_symbol(symbol, ())
         if symbol in self._listed:
             return
         if self._listed and may_be_listed(symbol):
-            # It may be listed since: the router asks again when its list is old.
-            limit_s = _limit_s(priority, timeout)
+            limit_s, asked_s = _limit_s(priority, timeout), self._now()
             try:
                 async with asyncio.timeout(limit_s) as deadline:
-                    await self.get_markets()
+                    await self._take_list(LIST_IS_NEW_S)
             except TimeoutError as error:
                 self._monitor.calls.failed(priority, data_type, "markets", type(error).__name__)
                 if not deadline.expired():
@@ -1020,15 +1043,21 @@ class MarketDataAPI:
                     f"whether {symbol} is listed was not known within {limit_s:g} s: try again, or"
                     " give a longer timeout"
                 ) from error
+            if symbol not in self._listed and self._is_old(asked_s):
+                self._monitor.calls.failed(priority, data_type, "markets", "TransportError")
+                raise TransportError(
+                    f"whether {symbol} is listed is not known, the last list does not have it and"
+                    f" the exchange gives no newer one: {self._list_failure or 'it came empty'}"
+                ) from self._list_failure
         check_symbol(symbol, self._listed)
 
     async def _check_candle_symbol(
         self, symbol: str, priority: Priority, timeout: float | None = None
     ) -> None:
-        """Of a market that is listed no more, what is stored can be had."""
+        """Of a market that is listed no more, or was stored before, what is stored can be had."""
         try:
             await self._check_symbol(DataType.CANDLE, symbol, priority, timeout)
-        except UnknownSymbolError:
+        except (UnknownSymbolError, TransportError):
             if not self._is_stored(symbol):
                 raise
 

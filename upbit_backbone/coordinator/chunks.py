@@ -157,7 +157,8 @@ class Chunks:
             self._enter("running")
 
     def waits_for_load(self, why: str) -> None:
-        self._enter("waiting for load", why)
+        if self._going.is_set():
+            self._enter("waiting for load", why)
 
     def waits_for_exchange(self, error: BackboneError, wait_s: float) -> None:
         if isinstance(error, RateLimitedError):

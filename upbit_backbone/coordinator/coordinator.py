@@ -14,8 +14,9 @@ from upbit_backbone.coordinator.lists import ListGatherer
 from upbit_backbone.coordinator.pages import Pages
 from upbit_backbone.coordinator.trades import TradeGatherer
 from upbit_backbone.coordinator.turns import LowTurns, SharedTurn
-from upbit_backbone.models import Market, Timeframe
+from upbit_backbone.models import Timeframe
 from upbit_backbone.protocol import (
+    MARKETS_TTL_S,
     BackboneRequest,
     BackboneResponse,
     CandleChunks,
@@ -23,6 +24,7 @@ from upbit_backbone.protocol import (
     DataType,
     Health,
     LayerStatus,
+    MarketList,
     Priority,
     Progress,
     Subscription,
@@ -64,14 +66,19 @@ class Coordinator:
             symbols_per_request: How many tickers or books one request may name; None: all.
             shedding: Why a priority has to wait, e.g. ``"load 78 %"``; None: it may run. Asked for
                 each page of LOW and of long loads.
-            turns: Of LOW pages, shared with the store's own; None: the coordinator's alone.
+            turns: Of LOW pages, shared with the store's own, none while LOW has to wait; None: the
+                coordinator's alone.
             parallelism: How many pages of one HIGH or NORMAL call may be in flight now, of so many.
             low_processor: Told what pages of LOW cost; None: nobody is.
             retries: Whether what failed is asked again.
         """
         self._below = below
         self._clock = clock
-        self._turns = LowTurns(clock) if turns is None else turns
+        if turns is None:
+            turns = LowTurns(
+                clock, pages_per_s=lambda: None if shedding(Priority.LOW) is None else 0.0
+            )
+        self._turns = turns
         self._pages = Pages(
             below,
             clock=clock,
@@ -188,9 +195,9 @@ class Coordinator:
         """Streams pass through."""
         return self._below.subscribe(request)
 
-    async def markets(self) -> tuple[Market, ...]:
+    async def markets(self, *, max_age_s: float = MARKETS_TTL_S) -> MarketList:
         """As the store's."""
-        return await self._below.markets()
+        return await self._below.markets(max_age_s=max_age_s)
 
     @property
     def failure(self) -> str:

@@ -207,11 +207,23 @@ class Pages:
             return PARALLEL_PAGES
         return self._parallelism(PARALLEL_PAGES)
 
-    def turn(self, request: BackboneRequest) -> AbstractAsyncContextManager[Turn | None]:
-        """What a page holds while it is under way: all LOW requests share one turn."""
-        if request.priority is Priority.LOW:
-            return self._turns.turn(request.request_id)
-        return nullcontext()
+    def turn(
+        self, request: BackboneRequest, watcher: Watcher = UNWATCHED
+    ) -> AbstractAsyncContextManager[Turn | None]:
+        """What a page holds while it is under way: all LOW requests share one turn.
+
+        None is given while the load holds LOW, also to who waits for one already.
+        """
+        if request.priority is not Priority.LOW:
+            return nullcontext()
+
+        def held() -> None:
+            why = self._shedding(Priority.LOW)
+            if why is not None:
+                watcher.waits_for_load(why)
+
+        is_quote = request.data_type not in (DataType.CANDLE, DataType.TRADE)
+        return self._turns.turn(request.request_id, held, is_quote=is_quote)
 
 
 class _Work:
@@ -264,7 +276,7 @@ class _Work:
     async def _attempt(self, chosen: list[Page]) -> BackboneResponse | None:
         """Ask for the chosen page; the first attempt chooses it. None: there is none to ask for."""
         await self._pages.admitted(self._request.priority, self._watcher)
-        async with self._pages.turn(self._request) as turn:
+        async with self._pages.turn(self._request, self._watcher) as turn:
             if not chosen:
                 page = None if self.failure is not None else self._walk.next_page()
                 if page is None:

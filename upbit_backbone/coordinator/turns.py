@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from contextlib import asynccontextmanager
 
 from upbit_backbone.clock import Clock
@@ -23,8 +24,15 @@ MOST_TOGETHER = 1_000
 _ENOUGH_REMEMBERED = 1_000
 
 
+_MOST_GONE = 100
+"""So many who have left may stay in the heap before it is looked whether they are most of it."""
+
+
 def _at_any_rate() -> float | None:
     return None
+
+
+def _untold() -> None: ...
 
 
 class TurnKeeper:
@@ -97,6 +105,80 @@ class TurnKeeper:
             self._ranks.popitem(last=False)
 
 
+class Waiter:
+    """One who waits for a turn."""
+
+    __slots__ = ("caller", "is_quote", "news", "on_held")
+
+    def __init__(
+        self, caller: Hashable, on_held: Callable[[], None] = _untold, *, is_quote: bool = False
+    ) -> None:
+        self.caller = caller
+        self.is_quote = is_quote
+        self.on_held = on_held
+        """Called when no turns are given any more."""
+        self.news = asyncio.Event()
+
+
+class WaitingLine:
+    """Who waits, and who of them is next, in logarithmic time: a burst may be thousands of calls.
+
+    Next is whose caller has the lowest rank, of equals the one that waits longest. Ranks only rise.
+    While quotes and pages of loads wait they alternate: a quote is not kept waiting by how many
+    loads there are, nor a load by quotes.
+    """
+
+    def __init__(self, rank: Callable[[Hashable], int]) -> None:
+        self._rank = rank
+        self._waiting: dict[Waiter, None] = {}
+        self._heaps: dict[bool, list[tuple[int, int, Waiter]]] = {False: [], True: []}
+        """Of loads and of quotes, with the rank and the number at arrival; who has left, or ranks
+        higher now, is found when it comes to the top."""
+        self._arrivals = 0
+        self._quote_was_last = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def __iter__(self) -> Iterator[Waiter]:
+        return iter(tuple(self._waiting))
+
+    def enter(self, waiter: Waiter) -> None:
+        """Wait from now on."""
+        self._waiting[waiter] = None
+        self._arrivals += 1
+        place = (self._rank(waiter.caller), self._arrivals, waiter)
+        heapq.heappush(self._heaps[waiter.is_quote], place)
+
+    def leave(self, waiter: Waiter) -> None:
+        """Wait no more."""
+        del self._waiting[waiter]
+        if sum(map(len, self._heaps.values())) > 2 * len(self._waiting) + _MOST_GONE:
+            for heap in self._heaps.values():
+                heap[:] = [place for place in heap if place[2] in self._waiting]
+                heapq.heapify(heap)
+
+    def served(self, waiter: Waiter) -> None:
+        """Take that it has its turn now."""
+        self._quote_was_last = waiter.is_quote
+
+    def first(self) -> Waiter | None:
+        """Who is next; None: nobody waits."""
+        due = self._top(self._heaps[not self._quote_was_last])
+        return due or self._top(self._heaps[self._quote_was_last])
+
+    def _top(self, heap: list[tuple[int, int, Waiter]]) -> Waiter | None:
+        while heap:
+            rank, arrival, waiter = heap[0]
+            if waiter not in self._waiting:
+                heapq.heappop(heap)
+            elif (rank_now := self._rank(waiter.caller)) > rank:
+                heapq.heapreplace(heap, (rank_now, arrival, waiter))
+            else:
+                return waiter
+        return None
+
+
 class Turn:
     """One turn while it is held."""
 
@@ -122,12 +204,15 @@ class LowTurns:
         Args:
             clock: The exchange's time.
             spacing_s: A page that takes longer is joined by another one.
-            pages_per_s: How fast LOW may go, after it had to wait for the load; None: at any rate.
+            pages_per_s: How fast LOW may go; 0.0: it has to wait, and no turn is given; None: at
+                any rate.
         """
         self._clock = clock
         self._pages_per_s = pages_per_s
         self._keeper = TurnKeeper(spacing_s)
-        self._waiting: list[tuple[Hashable, asyncio.Event]] = []
+        self._waiting = WaitingLine(self._keeper.rank)
+        self._held = False
+        """When it was last looked, no turn could be given, and all who wait were told."""
         self._begun_s: deque[float] = deque(maxlen=_MOST_COUNTED)
         self.pages = 0
         """How many LOW has got."""
@@ -138,18 +223,29 @@ class LowTurns:
         return sum(begun_s > since_s for begun_s in self._begun_s) / RATE_OVER_S
 
     @asynccontextmanager
-    async def turn(self, caller: Hashable) -> AsyncIterator[Turn]:
-        """Hold one of the turns; `caller` tells whose pages belong together."""
-        mine = (caller, asyncio.Event())
-        self._waiting.append(mine)
+    async def turn(
+        self, caller: Hashable, on_held: Callable[[], None] = _untold, *, is_quote: bool = False
+    ) -> AsyncIterator[Turn]:
+        """Hold one of the turns.
+
+        Args:
+            caller: Tells whose pages belong together.
+            on_held: Called when no turns are given any more while it waits.
+            is_quote: Whether tickers or books are asked for, not a page of a load.
+        """
+        mine = Waiter(caller, on_held, is_quote=is_quote)
         self._keeper.join(caller)
+        self._waiting.enter(mine)
         try:
-            while not self._may_go(mine):
-                await self._look_again(mine)
+            if self._held:
+                on_held()
+            while (wait_s := self._wait_s(mine)) != 0.0:
+                await self._look_again(mine, wait_s)
             begun_s, before_s = self._clock.monotonic(), self._keeper.last_begun_s
             self._keeper.begin(caller, begun_s)
+            self._waiting.served(mine)
         finally:
-            self._waiting.remove(mine)
+            self._waiting.leave(mine)
             self._wake()
         turn = Turn()
         self._begun_s.append(begun_s)
@@ -164,34 +260,40 @@ class LowTurns:
                 self.pages -= 1
             self._wake()
 
-    def _next(self) -> tuple[Hashable, asyncio.Event]:
-        # Of equals the one that waits longest: `min` takes the first.
-        return min(self._waiting, key=lambda waiting: self._keeper.rank(waiting[0]))
+    def _wait_s(self, mine: Waiter) -> float | None:
+        """Seconds until it is worth another look; 0.0: it is its turn; None: it will be woken."""
+        if self._waiting.first() is not mine:
+            return None
+        pages_per_s = self._pages_per_s()
+        if pages_per_s == 0.0:
+            self._tell_held()
+            return LOOK_AGAIN_S
+        self._held = False
+        wait_s = self._keeper.wait_s(self._clock.monotonic(), pages_per_s)
+        if wait_s is None or pages_per_s is None:
+            return wait_s
+        return min(wait_s, LOOK_AGAIN_S)
 
-    def _may_go(self, mine: tuple[Hashable, asyncio.Event]) -> bool:
-        return self._next() is mine and self._wait_s() == 0.0
+    def _tell_held(self) -> None:
+        if not self._held:
+            self._held = True
+            for waiter in self._waiting:
+                waiter.on_held()
 
-    async def _look_again(self, mine: tuple[Hashable, asyncio.Event]) -> None:
+    @staticmethod
+    async def _look_again(mine: Waiter, wait_s: float | None) -> None:
         """Wait until the turn may have come; a timer that comes early is looked at again."""
-        wait_s = None
-        if self._next() is mine:
-            wait_s = self._wait_s()
-            if wait_s is not None and self._pages_per_s() is not None:
-                wait_s = min(wait_s, LOOK_AGAIN_S)
         try:
             async with asyncio.timeout(wait_s):
-                await mine[1].wait()
+                await mine.news.wait()
         except TimeoutError:
             pass
-        mine[1].clear()
-
-    def _wait_s(self) -> float | None:
-        # At a rate of 0 it is held back, by others and before its turn.
-        return self._keeper.wait_s(self._clock.monotonic(), self._pages_per_s() or None)
+        mine.news.clear()
 
     def _wake(self) -> None:
-        if self._waiting:
-            self._next()[1].set()
+        first = self._waiting.first()
+        if first is not None:
+            first.news.set()
 
 
 class _Crew:
@@ -205,7 +307,7 @@ class _Crew:
 
 
 class SharedTurn:
-    """Turns for many small requests that below become one: who waits meanwhile goes along.
+    """Turns for many quotes that below become one request: who waits meanwhile goes along.
 
     All who wait get the turn together, and it is over when the last of them has ended.
     """
@@ -250,7 +352,7 @@ class SharedTurn:
         task.add_done_callback(lambda _: self._go(crew))
 
     async def _hold(self, crew: _Crew) -> None:
-        async with self._turns.turn(self._caller) as turn:
+        async with self._turns.turn(self._caller, is_quote=True) as turn:
             # They are let in a few at a time: as long as more come, they go along.
             seen = 0
             while seen < crew.members < MOST_TOGETHER:

@@ -2,11 +2,11 @@
 
 A screener asks for 289 tickers with as many calls; the exchange answers them in one. So
 codes gather until the next turn of the loop and then leave together; those of NORMAL and LOW,
-which are let in a few at a time, as long as each turn brings more. A request that still waits
-for the exchange's limit takes further codes along. Whoever asks for a code that is on its way
-joins it. A CRITICAL caller does not wait for others: its codes leave at once and alone, and
-their answer serves those who were waiting for the same ones. When more of them wait for the
-limit than may go at once by right, the others share one request: none goes later for it.
+which are let in a few at a time, as long as each turn brings more, for 20 ms at most. A request
+that still waits for the exchange's limit takes further codes along. Whoever asks for a code that
+is on its way joins it. A CRITICAL caller does not wait for others: its codes leave at once and
+alone, and their answer serves those who were waiting for the same ones. When more of them wait
+for the limit than may go at once by right, the others share one request: none goes later for it.
 
 How many codes one request may name is a promise about the wire: it holds whoever asked for them.
 """
@@ -40,6 +40,8 @@ CRITICAL_ALONE = 2
 """So many CRITICAL requests that wait for the limit have one caller each."""
 MOST_TURNS = 64
 """Codes that come a few at each turn of the loop gather no longer than for so many."""
+LONGEST_GATHERING_S = 0.020
+"""Nor longer than this, for the turns of a busy loop are long."""
 
 
 class _Call(Generic[Held]):
@@ -96,6 +98,7 @@ class Batches(Generic[Held]):
         self._gathering: dict[str, None] = {}
         self._urgency = Priority.LOW
         self._turns = 0
+        self._gathers_until_s = 0.0
         self.joined = 0
         """How many codes were served by another caller's request."""
 
@@ -130,8 +133,10 @@ class Batches(Generic[Held]):
             self._launch_all(free, priority)
             return
         if free and not self._gathering:
-            asyncio.get_running_loop().call_soon(self._depart, 0)
+            loop = asyncio.get_running_loop()
+            loop.call_soon(self._depart, 0)
             self._urgency, self._turns = priority, 0
+            self._gathers_until_s = loop.time() + LONGEST_GATHERING_S
         self._urgency = min(self._urgency, priority)
         for code in free:
             if code in self._gathering:
@@ -141,9 +146,10 @@ class Batches(Generic[Held]):
     def _depart(self, seen: int) -> None:
         """Let what gathered leave, unless more came since there was so much, and may follow."""
         self._turns += 1
-        patient = self._urgency > Priority.HIGH and self._turns < MOST_TURNS
-        if patient and len(self._gathering) > seen:
-            asyncio.get_running_loop().call_soon(self._depart, len(self._gathering))
+        loop = asyncio.get_running_loop()
+        soon = self._turns < MOST_TURNS and loop.time() < self._gathers_until_s
+        if soon and self._urgency > Priority.HIGH and len(self._gathering) > seen:
+            loop.call_soon(self._depart, len(self._gathering))
             return
         codes, self._gathering = tuple(self._gathering), {}
         self._launch_all(codes, self._urgency)

@@ -19,8 +19,8 @@ from upbit_backbone.errors import (
     TransportError,
     UnknownSymbolError,
 )
-from upbit_backbone.models import CandleSeries, Market, Orderbook, Ticker, Timeframe, Trade
-from upbit_backbone.protocol import MAX_DEPTH, Priority
+from upbit_backbone.models import CandleSeries, Orderbook, Ticker, Timeframe, Trade
+from upbit_backbone.protocol import MARKETS_TTL_S, MAX_DEPTH, MarketList, Priority
 from upbit_backbone.routing.batches import Batches, Depart
 from upbit_backbone.routing.circuit import Circuit
 from upbit_backbone.routing.exchange import ExchangeAdapter, RateGroup
@@ -38,8 +38,6 @@ from upbit_backbone.tasks import TaskOwner
 
 Result = TypeVar("Result")
 
-MARKETS_TTL_S = 600.0
-"""The exchange announces listings nowhere else; its own advice is to look from time to time."""
 ALL_TICKERS_FROM = 100
 """Codes of one quote asset: from so many on the call for all of it is the smaller one."""
 WAITS_SHOWN_S = 60.0
@@ -110,8 +108,7 @@ class RestChannel:
             )
             for group in GROUPS
         }
-        self._markets: tuple[Market, ...] = ()
-        self._markets_until_s = float("-inf")
+        self._markets: MarketList | None = None
         self.failure: BackboneError | None = None
         """Why the last request did not reach the exchange; None: it did."""
         self.since_ms = clock.now_ms()
@@ -255,17 +252,31 @@ class RestChannel:
         )
         return tuple(self._cache.stamps.mended(trade)[0] for trade in page)
 
-    async def markets(self, *, max_age_s: float = MARKETS_TTL_S) -> tuple[Market, ...]:
-        """What the exchange lists; asked again when it is older than `max_age_s`."""
-        if self._clock.monotonic() < self._markets_until_s - MARKETS_TTL_S + max_age_s:
-            return self._markets
+    async def markets(self, *, max_age_s: float = MARKETS_TTL_S) -> MarketList:
+        """What the exchange lists; asked again when it is older than `max_age_s`.
+
+        Raises:
+            ProtocolError: it says that it lists none; the list known before is kept.
+        """
+        held = self._markets
+        if held is not None and self._clock.monotonic() - held.asked_s < max_age_s:
+            return held
         self._markets = await self._flights.fly(
             "markets",
             Priority.HIGH,
-            lambda ticket: self._ask("market", ticket, self._adapter.markets),
+            lambda ticket: self._ask("market", ticket, self._asked_for_markets),
         )
-        self._markets_until_s = self._clock.monotonic() + MARKETS_TTL_S
         return self._markets
+
+    async def _asked_for_markets(self) -> MarketList:
+        asked_s = self._clock.monotonic()
+        markets = await self._adapter.markets()
+        if not markets:
+            # Whoever believed it would take every market for delisted.
+            raise ProtocolError(
+                "the exchange's list of markets came empty, which cannot be: it is asked again"
+            )
+        return MarketList(markets, asked_s)
 
     async def _send_tickers(self, depart: Depart, ticket: Ticket) -> Collection[Ticker]:
         asked = await self._ask("ticker", ticket, lambda: self._tickers_of(depart()))

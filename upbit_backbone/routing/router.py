@@ -18,8 +18,9 @@ from upbit_backbone.errors import (
     StaleDataError,
     TransportError,
 )
-from upbit_backbone.models import CandleSeries, Gap, Market, Orderbook, Source, Ticker, Timeframe
+from upbit_backbone.models import CandleSeries, Gap, Orderbook, Source, Ticker, Timeframe
 from upbit_backbone.protocol import (
+    MARKETS_TTL_S,
     MAX_PAGE_CANDLES,
     MAX_PAGE_TRADES,
     BackboneMetadata,
@@ -28,6 +29,7 @@ from upbit_backbone.protocol import (
     DataType,
     Health,
     LayerStatus,
+    MarketList,
     Priority,
     Subscription,
     Whole,
@@ -249,15 +251,16 @@ class Router:
         self._tasks.spawn(feed.run(), name=f"candle feed {symbol} {timeframe}")
         return out
 
-    async def markets(self) -> tuple[Market, ...]:
-        """What the exchange lists; asked again after ten minutes.
+    async def markets(self, *, max_age_s: float = MARKETS_TTL_S) -> MarketList:
+        """What the exchange lists; asked again after ten minutes, or `max_age_s`.
 
         Raises:
             TransportError: the exchange was not reached.
+            ProtocolError: its answer was none, such as an empty list.
         """
         if not self._running:
             raise ClosedError("the routing layer is not running: start the service first")
-        return await self._rest.markets()
+        return await self._rest.markets(max_age_s=max_age_s)
 
     def oldest_wait_s(self, now: float) -> dict[Priority, float]:
         """How long the oldest call of each priority has waited for its first request to be sent."""

@@ -803,11 +803,11 @@ class StreamHub:
     async def _check_listing(self) -> None:
         """End the streams of what the exchange does not list any more."""
         try:
-            markets = await self._rest.markets(max_age_s=CHECK_LISTING_S)
+            listing = await self._rest.markets(max_age_s=CHECK_LISTING_S)
         except BackboneError as error:
             logger.info("the listing was not read: %s", error)
             return
-        listed = {market.symbol for market in markets}
+        listed = {market.symbol for market in listing.markets}
         for key in [*self._readers, *self._interest.keys]:
             if key[1] in listed:
                 continue

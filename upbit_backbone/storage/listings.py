@@ -10,6 +10,7 @@ from functools import partial
 from upbit_backbone.clock import Clock
 from upbit_backbone.errors import BackboneError
 from upbit_backbone.models import Market
+from upbit_backbone.protocol import MarketList
 from upbit_backbone.storage.candle_tables import SeriesKey, read_markets, write_markets
 from upbit_backbone.storage.coverage import FOREVER_MS, REST, Coverage, KnownSpan
 from upbit_backbone.storage.coverage_table import forget_delisting, put_spans
@@ -32,7 +33,7 @@ class Listings:
         coverage: Mapping[SeriesKey, Coverage],
         memory: MemoryTier,
         *,
-        ask: Callable[[], Awaitable[tuple[Market, ...]]],
+        ask: Callable[[], Awaitable[MarketList]],
         health: FileHealth,
         clock: Clock,
     ) -> None:
@@ -95,11 +96,11 @@ class Listings:
         exchange's list has to say the same.
         """
         try:
-            listed = await self._ask()
+            listing = await self._ask()
         except BackboneError as error:
             logger.info("whether %s is listed is not known: %s", symbol, error)
             return
-        if any(market.symbol == symbol for market in listed):
+        if listing.is_stored or any(market.symbol == symbol for market in listing.markets):
             return
         for key, known in tuple(self._coverage.items()):
             if key.symbol == symbol and not self.is_gone(key):

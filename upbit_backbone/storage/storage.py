@@ -30,13 +30,13 @@ from upbit_backbone.models import (
     CLOSE_GRACE_MS,
     CandleSeries,
     CandleState,
-    Market,
     Source,
     Span,
     Timeframe,
 )
 from upbit_backbone.origin import Origin
 from upbit_backbone.protocol import (
+    MARKETS_TTL_S,
     MAX_PAGE_CANDLES,
     BackboneMetadata,
     BackboneRequest,
@@ -45,6 +45,7 @@ from upbit_backbone.protocol import (
     DataType,
     Health,
     LayerStatus,
+    MarketList,
     Priority,
     Reach,
     SelfAudit,
@@ -374,23 +375,23 @@ class Storage:
         (symbol,) = request.symbols
         return self._live.subscribe(SeriesKey(symbol, request.timeframe), request)
 
-    async def markets(self) -> tuple[Market, ...]:
+    async def markets(self, *, max_age_s: float = MARKETS_TTL_S) -> MarketList:
         """The exchange's list, or the one stored last while it is not reached.
 
         Raises:
             TransportError: not reached, and none is stored.
         """
         try:
-            markets = await self._below.markets()
-        except (TransportError, RateLimitedError, ProtocolError):
+            listing = await self._below.markets(max_age_s=max_age_s)
+        except (TransportError, RateLimitedError, ProtocolError) as error:
             if self._listings.markets:
-                return self._listings.markets
+                return MarketList(self._listings.markets, error=error)
             raise
-        if not markets:  # an exchange without a market is none
-            return self._listings.markets
+        if not listing.markets:  # an exchange without a market is none
+            return MarketList(self._listings.markets)
         if self._running:
-            await self._listings.take(markets)
-        return markets
+            await self._listings.take(listing.markets)
+        return listing
 
     async def warm_up_cache(
         self, symbols: Iterable[str] = (), *, most: Callable[[], float] = lambda: math.inf

@@ -10,7 +10,14 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from upbit_backbone.clock import Clock, utc_datetime
-from upbit_backbone.protocol import MAX_PAGE_CANDLES, Alert, CallStats, DataType, Priority
+from upbit_backbone.protocol import (
+    MAX_PAGE_CANDLES,
+    Alert,
+    CallStats,
+    DataType,
+    LatencyStats,
+    Priority,
+)
 from upbit_backbone.telemetry.calls import PEEK, Kind
 from upbit_backbone.telemetry.events import EventLog
 
@@ -28,6 +35,9 @@ PROMISED_LARGE_P99_MS = 1_000.0
 LARGE = f", {QUICK_PAGES + 1} to {LARGE_PAGES} pages"
 VERY_LARGE = f", more than {LARGE_PAGES} pages"
 """How paths end of answers for which the exchange was asked for so much."""
+IN_STRETCHES = "in stretches"
+"""How paths begin of long loads: how long a stretch takes lies with the exchange's limit, the
+load and the reader's pauses, and nothing is promised of it."""
 PROMISED_PEEK_P99_MS = 1.0
 """To CRITICAL, for what is in memory."""
 LEAST_CALLS = 100
@@ -50,8 +60,10 @@ def is_promised(kind: Kind) -> bool:
     """Whether the p99 of `PROMISED_P99_MS` holds for calls of this kind.
 
     HIGH's is for what is warm: its cold scan of all markets has two seconds. NORMAL's is for up to
-    `QUICK_PAGES` from the exchange.
+    `QUICK_PAGES` from the exchange. Stretches of long loads are promised nothing.
     """
+    if kind.path.startswith(IN_STRETCHES):
+        return False
     if kind.priority is Priority.HIGH:
         return "router" not in kind.path
     return not kind.path.endswith((LARGE, VERY_LARGE))
@@ -219,19 +231,35 @@ def _share_of_promise(call: CallStats) -> float:
     promised_ms = promised_p99_ms(_kind(call))
     if promised_ms is None:
         return 0.0
-    latency = call.latency
-    return (latency.p99_ms if latency.count >= LEAST_CALLS else latency.p95_ms) / promised_ms
+    _, judged_ms = _judged(call.latency)
+    return judged_ms / promised_ms
+
+
+def _judged(latency: LatencyStats) -> tuple[str, float]:
+    """What is held against the promise: what it is called, and its milliseconds."""
+    if latency.count >= LEAST_CALLS:
+        return "p99", latency.p99_ms
+    return "p95", latency.p95_ms
 
 
 def _slow_sentence(call: CallStats) -> str:
-    kind, p99_ms = _kind(call), call.latency.p99_ms
+    kind, (judged, judged_ms) = _kind(call), _judged(call.latency)
+    promised = f"{promised_p99_ms(kind):.0f}"
     what = f"{call.priority.name} {call.data_type.value} calls"
     if is_large(kind):
         least, most = QUICK_PAGES * MAX_PAGE_CANDLES + 1, LARGE_PAGES * MAX_PAGE_CANDLES
         what = f"NORMAL loads of {least:,} to {most:,} candles"
     elif call.path == PEEK:
         what += " from memory"
-    return f"p99 of {what} is {p99_ms:.0f} ms, promised are {promised_p99_ms(kind):.0f} ms"
+    taken = _distinct_ms(judged_ms, promised)
+    return f"{judged} of {what} is {taken} ms, promised are {promised} ms"
+
+
+def _distinct_ms(value_ms: float, promised: str) -> str:
+    """Whole milliseconds, below ten a tenth, and more where it would read as what was promised."""
+    shown = f"{value_ms:.{1 if value_ms < 10 else 0}f}".removesuffix(".0")
+    finer = (f"{value_ms:.{digits}f}" for digits in (1, 2, 3))
+    return next((text for text in (shown, *finer) if float(text) != float(promised)), shown)
 
 
 def _worst_failing(priority: Priority, calls: Iterable[CallStats]) -> tuple[str, float]:
