@@ -316,7 +316,7 @@ def test_no_command_cuts_a_figure_in_a_narrow_terminal(
     for width, found, *asked in (
         (40, price, "trades", "KRW-BTC", "--count", "2"),
         (20, price, "orderbook", "KRW-BTC", "--depth", "1"),
-        (20, price, "candles", "KRW-BTC", "1m", "--count", "2"),
+        (20, price, "candles", "KRW-BTC", "1m", "--count", "9"),
         (72, time, "db", "stats"),
         (20, time, "db", "stats"),
     ):

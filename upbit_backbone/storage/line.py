@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -14,6 +14,9 @@ from upbit_backbone.storage.sql import Sql, Work
 from upbit_backbone.tasks import to_the_end
 
 Result = TypeVar("Result")
+
+INTERRUPTED_EVERY_S = 0.05
+"""A thread that has to end is told so this often, until it has."""
 
 
 async def connected(path: Path | str, **options: Any) -> aiosqlite.Connection:
@@ -60,9 +63,17 @@ class Line:
 
     async def stop(self) -> None:
         """Have SQLite end what it does for a caller that is gone, and close the connection."""
-        self.connection._conn.interrupt()
         # The thread of a connection ends with it, whoever is cancelled meanwhile.
-        await asyncio.shield(self.connection.close())
+        await to_the_end(self._interrupted_and_closed())
+
+    async def _interrupted_and_closed(self) -> None:
+        closing = asyncio.ensure_future(self.connection.close())
+        while not closing.done():
+            # It ends what runs at this moment, and the thread may be between two statements.
+            with suppress(aiosqlite.Error, ValueError):  # closed meanwhile
+                self.connection._conn.interrupt()
+            await asyncio.wait([closing], timeout=INTERRUPTED_EVERY_S)
+        await closing
 
 
 @asynccontextmanager
