@@ -336,6 +336,7 @@ async def test_frames_lost_on_a_living_connection_are_noticed_and_filled(
         assert "unfillable" not in one.gaps
 
 
+@pytest.mark.slow
 async def test_trades_lost_for_seconds_on_a_living_connection_are_all_found(
     open_house: OpenHouse,
 ) -> None:
