@@ -23,8 +23,8 @@ from upbit_backbone.command_line import (
 from upbit_backbone.commands.options import EXCHANGE, REST_URL, WS_URL
 from upbit_backbone.commands.printing import console_for, kst, say, tell
 from upbit_backbone.commands.quotes import SIMULATED, opened
-from upbit_backbone.protocol import Health, SystemStatus
-from upbit_backbone.telemetry.endpoint import HOST, HealthAnswer, LayerAnswer
+from upbit_backbone.protocol import Health
+from upbit_backbone.telemetry.endpoint import HOST, HealthAnswer
 
 ANSWERS_WITHIN_S = 2.0
 _NAMES = {
@@ -62,7 +62,7 @@ async def _status(overrides: Overrides, as_json: bool) -> None:
     running = await _running(config.metrics_port)
     if running is None:
         async with opened(config) as manager:
-            found = _answer(manager.api.get_system_status())
+            found = HealthAnswer.of(manager.api.get_system_status())
         where = "no service answers"
         if config.metrics_port:
             where += f" on {HOST}:{config.metrics_port}"
@@ -94,21 +94,6 @@ async def _running(port: int | None) -> HealthAnswer | None:
             return msgspec.json.decode(await response.read(), type=HealthAnswer)
     except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError):
         return None
-
-
-def _answer(found: SystemStatus) -> HealthAnswer:
-    return HealthAnswer(
-        health=found.health.health,
-        identity=found.identity,
-        simulated=found.simulated,
-        connection=found.connection,
-        reason=found.reason,
-        load=found.load,
-        layers={
-            name: LayerAnswer(layer.health, layer.reason, layer.since)
-            for name, layer in found.health.layers.items()
-        },
-    )
 
 
 def _print(found: HealthAnswer) -> None:

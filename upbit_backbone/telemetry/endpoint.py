@@ -46,6 +46,22 @@ class HealthAnswer(msgspec.Struct, frozen=True):
     load: float
     layers: dict[str, LayerAnswer]
 
+    @classmethod
+    def of(cls, status: SystemStatus) -> HealthAnswer:
+        """What is told of a service's status."""
+        return cls(
+            health=status.health.health,
+            identity=status.identity,
+            simulated=status.simulated,
+            connection=status.connection,
+            reason=status.reason,
+            load=status.load,
+            layers={
+                name: LayerAnswer(layer.health, layer.reason, layer.since)
+                for name, layer in status.health.layers.items()
+            },
+        )
+
 
 class MetricsServer:
     """Serves figures on the loopback address.
@@ -168,19 +184,7 @@ class MetricsServer:
         except BackboneError as error:
             return _json(503, {"health": "down", "reason": str(error)})
         works = status.health.health in ("healthy", "degraded")
-        body = HealthAnswer(
-            health=status.health.health,
-            identity=status.identity,
-            simulated=status.simulated,
-            connection=status.connection,
-            reason=status.reason,
-            load=status.load,
-            layers={
-                name: LayerAnswer(layer.health, layer.reason, layer.since)
-                for name, layer in status.health.layers.items()
-            },
-        )
-        return _json(200 if works else 503, body)
+        return _json(200 if works else 503, HealthAnswer.of(status))
 
 
 def _json(status: int, body: Any) -> web.Response:
