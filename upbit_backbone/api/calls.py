@@ -15,6 +15,7 @@ from upbit_backbone.api.event_bus import (
     EventBusIntegration,
     Load,
 )
+from upbit_backbone.api.lanes import LOADS
 from upbit_backbone.api.paths import DirectDataAccess, EventBusDataAccess
 from upbit_backbone.api.waits import WaitTracker
 from upbit_backbone.call_in_work import CallInWork, working_for
@@ -28,7 +29,6 @@ from upbit_backbone.protocol import (
     BackboneRequest,
     BackboneResponse,
     DataSource,
-    DataType,
     Priority,
     Reach,
     Tier,
@@ -36,9 +36,6 @@ from upbit_backbone.protocol import (
 from upbit_backbone.telemetry.alerts import how_large
 from upbit_backbone.telemetry.calls import CallRecorder
 
-_WORK: Final = (DataType.CANDLE, DataType.TRADE)
-"""What a call may take many pages for. Tickers and books asked at once become one request: to let
-them through by the hundred would make several of it, one after the other."""
 ANSWER_BEFORE_S: Final = 0.05
 """So long before a call's time is over the layers below end with what they have."""
 
@@ -197,7 +194,9 @@ class Calls:
             return await self._by_bus.fetch(request)
         if not self._load.check_resource_availability(request.priority):
             await self._calm(request)
-        if request.data_type not in _WORK:
+        if request.data_type not in LOADS:
+            # Quotes asked at once become one request: to let them through by the hundred would
+            # make several of it, one after the other.
             return await self._direct.fetch(request)
         async with self._slot(request.priority):
             return await self._direct.fetch(request)
