@@ -524,13 +524,11 @@ class Router:
         deadline_s: float | None,
     ) -> tuple[Any, Source, str]:
         """Ask the chosen channel, and the other one where that one fails."""
-        left_s = math.inf
-        if deadline_s is not None:
-            left_s = max(0.0, deadline_s - self._clock.monotonic())
         if choice.channel == "websocket" and by_socket is not None:
             try:
                 # REST has to have its time as well, if only to say why it has no answer either.
-                return await _within(left_s / 2, by_socket()), "websocket", choice.reason
+                half_s = self._left_s(deadline_s) / 2
+                return await _within(half_s, by_socket()), "websocket", choice.reason
             except (TransportError, StaleDataError) as error:
                 failure = self._rest.failure
                 if not self._rest.available and isinstance(failure, TransportError):
@@ -544,14 +542,17 @@ class Router:
         except (TransportError, RateLimitedError) as error:
             if by_socket is None or not self._fallbacks or self._socket_wait_s() is None:
                 raise
-            if deadline_s is not None:
-                left_s = max(0.0, deadline_s - self._clock.monotonic())
             try:
-                answer = await _within(left_s, by_socket())
+                answer = await _within(self._left_s(deadline_s), by_socket())
             except (TransportError, StaleDataError):
                 # Why REST did not answer says more than that the time is over.
                 raise error from None
             return answer, "websocket", f"REST did not answer: {error}"
+
+    def _left_s(self, deadline_s: float | None) -> float:
+        if deadline_s is None:
+            return math.inf
+        return max(0.0, deadline_s - self._clock.monotonic())
 
     async def _snapshot(self, kind: StreamKind, symbol: str) -> Any:
         """One value by the socket.
